@@ -1,0 +1,1 @@
+"""argv to plan, events to screen, outcome to exit code."""

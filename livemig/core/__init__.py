@@ -1,0 +1,1 @@
+"""The pure core: it decides. No I/O, clock, logging or asyncio in here."""

@@ -1,0 +1,1 @@
+"""The only loops: they observe, ask the policy, and act."""

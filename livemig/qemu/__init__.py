@@ -1,0 +1,1 @@
+"""One QEMU process as seen over QMP."""

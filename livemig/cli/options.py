@@ -1,0 +1,33 @@
+"""The command line's value types: times, sizes and rates with their units. Parses, decides nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from livemig.core.errors import PlanError
+from livemig.core.units import parse_duration_s, parse_rate_bytes_s, parse_size_bytes
+
+
+class Quantity(click.ParamType[float]):
+    """A number with its unit; a bare number is refused with a hint."""
+
+    def __init__(self, name: str, parse: Callable[[str], float]) -> None:
+        self.name = name
+        self._parse = parse
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Returns the value in SI base units."""
+        if isinstance(value, int | float):
+            return float(value)
+        try:
+            return self._parse(value)
+        except PlanError as error:
+            self.fail(str(error), param, ctx)
+
+
+DURATION = Quantity("TIME", parse_duration_s)
+SIZE = Quantity("SIZE", parse_size_bytes)
+RATE = Quantity("RATE", parse_rate_bytes_s)

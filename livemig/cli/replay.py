@@ -1,0 +1,67 @@
+"""``livemig replay``: reads a trace from a file and prints how its decisions come out now."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+import msgspec
+
+from livemig.core.errors import TraceError
+from livemig.core.policy import Decision
+from livemig.core.trace import decode_trace
+from livemig.simulation.replay import Replay, replay
+
+DIFFERENT = 1
+
+
+def replay_trace(path: Path, *, as_json: bool) -> int:
+    """Replays a trace; returns 0 when its decisions are reproduced, 1 when any differs.
+
+    Raises:
+        click.ClickException: When the trace can't be read.
+    """
+    try:
+        with path.open("rb") as lines:
+            found = replay(decode_trace(lines))
+    except OSError as error:
+        raise click.UsageError(f"{path} can't be read: {error.strerror}") from error
+    except TraceError as error:
+        raise click.UsageError(f"{path}: {error}") from error
+    if as_json:
+        sys.stdout.write(_json(found))
+    else:
+        sys.stdout.write(_text(found))
+    return DIFFERENT if found.differences else 0
+
+
+def _json(found: Replay) -> str:
+    decisions = ({"event": "decision", "input": number, "decision": made} for number, made in found.decisions)
+    differences = ({"event": "difference", **msgspec.structs.asdict(one)} for one in found.differences)
+    ended = {
+        "event": "ended",
+        "id": found.header.id,
+        "input_count": found.input_count,
+        "decision_count": len(found.decisions),
+        "difference_count": len(found.differences),
+    }
+    return "".join(f"{msgspec.json.encode(line).decode()}\n" for line in (*decisions, *differences, ended))
+
+
+def _text(found: Replay) -> str:
+    lines = [f"run {found.header.id} of {found.header.started_at}, by livemig {found.header.livemig_version}"]
+    lines += [f"input {number}: {_words(decision)}" for number, decision in found.decisions]
+    for one in found.differences:
+        lines.append(f"DIFFERS at input {one.input_number}: recorded {_words(one.recorded)}")
+        lines.append(f"        now: {_words(one.replayed)}")
+    verdict = f"{len(found.differences)} differ" if found.differences else "all reproduced"
+    lines.append(f"{found.input_count} inputs, {len(found.decisions)} decisions: {verdict}")
+    return "\n".join(lines) + "\n"
+
+
+def _words(decision: Decision | None) -> str:
+    if decision is None:
+        return "nothing"
+    actions = ", ".join(str(action) for action in decision.actions)
+    return f"[{decision.phase}] {actions + ': ' if actions else ''}{decision.reason}"

@@ -1,0 +1,161 @@
+"""What happens during a migration, one frozen object each: for the screen, JSON lines, the trace and the library.
+
+Times are seconds since the ``migrate`` command, monotonic; what came before is negative. Pure data.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from livemig.core.action import Action
+from livemig.core.phases import Phase
+from livemig.core.rounds import Round
+
+
+class _Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="event"):
+    time_s: float
+
+
+class Prepared(_Event, frozen=True, kw_only=True, tag="prepared"):
+    """Both sides were compared and made ready; ``migrate`` comes next.
+
+    Attributes:
+        id: The run's id.
+        guest_name: QEMU's ``-name``, or empty.
+        memory_bytes: The guest's memory.
+        source: The source's address.
+        destination: The destination's address.
+        source_version: QEMU's version at the source.
+        destination_version: QEMU's version at the destination.
+        channel: How memory travels.
+        downtime_limit_s: The user's limit, in seconds.
+        fixed_downtime_s: What of the limit is taken as fixed, in seconds.
+    """
+
+    id: str
+    guest_name: str
+    memory_bytes: int
+    source: str
+    destination: str
+    source_version: str
+    destination_version: str
+    channel: str
+    downtime_limit_s: float
+    fixed_downtime_s: float
+
+
+class Progressed(_Event, frozen=True, kw_only=True, tag="progressed"):
+    """The state of the copy. A slow consumer sees the latest, not each.
+
+    Attributes:
+        phase: Where the migration stands.
+        progress: From 0 to 1, never going back.
+        round_number: The pass under way, from 1.
+        remaining_bytes: What is left to send.
+        sent_bytes: What went over the wire so far.
+        throughput_bytes_s: QEMU's last ~100 ms slot; None before the first.
+        newly_dirtied_bytes_s: The last round's newly dirtied bytes over its duration; None in the first round.
+        expected_downtime_s: What a switchover now would cost; None before the first counters.
+        downtime_limit_s: The user's limit.
+    """
+
+    phase: Phase
+    progress: float
+    round_number: int
+    remaining_bytes: int
+    sent_bytes: int
+    throughput_bytes_s: float | None
+    newly_dirtied_bytes_s: float | None
+    expected_downtime_s: float | None
+    downtime_limit_s: float
+
+
+class RoundCompleted(_Event, frozen=True, kw_only=True, tag="round-completed"):
+    """A pass over dirty memory ended."""
+
+    round: Round
+    expected_downtime_s: float | None
+    downtime_limit_s: float
+
+
+class Decided(_Event, frozen=True, kw_only=True, tag="decided"):
+    """The policy decided something, and why."""
+
+    phase: Phase
+    actions: tuple[Action, ...]
+    reason: str
+
+
+class Warned(_Event, frozen=True, kw_only=True, tag="warned"):
+    """Something the user should know that does not end the migration."""
+
+    text: str
+
+
+class SourceStopped(_Event, frozen=True, kw_only=True, tag="source-stopped"):
+    """The guest stands still: the switchover has begun."""
+
+
+class DestinationRunning(_Event, frozen=True, kw_only=True, tag="destination-running"):
+    """The guest is at the destination, in the state it had at the source.
+
+    Attributes:
+        downtime_s: From the source's STOP to the destination's RESUME; None when the guest did not run before.
+        run_state: The destination's run state.
+    """
+
+    downtime_s: float | None
+    run_state: str
+
+
+class Settling(_Event, frozen=True, kw_only=True, tag="settling"):
+    """A step of the outcome table, taken because the straight way did not end well.
+
+    Attributes:
+        step: What is done next.
+        reason: Why, in words.
+    """
+
+    step: str
+    reason: str
+
+
+class SourceRetired(_Event, frozen=True, kw_only=True, tag="source-retired"):
+    """The source's QEMU has ended, or is kept paused.
+
+    Attributes:
+        kept: Whether it was left paused.
+    """
+
+    kept: bool
+
+
+class Ended(_Event, frozen=True, kw_only=True, tag="ended"):
+    """The last event: the contract's closing line. See `livemig.core.report.Report` for the fields."""
+
+    id: str
+    outcome: str
+    running_on: str
+    guest_state: str
+    total_s: float | None
+    downtime_s: float | None
+    qemu_downtime_s: float | None
+    sent_bytes: int
+    round_count: int
+    forecasts: tuple[()] = ()
+    warnings: tuple[str, ...] = ()
+    reason: str = ""
+
+
+Event = (
+    Prepared
+    | Progressed
+    | RoundCompleted
+    | Decided
+    | Warned
+    | SourceStopped
+    | DestinationRunning
+    | Settling
+    | SourceRetired
+    | Ended
+)

@@ -1,0 +1,336 @@
+"""Decides what to do to a migration under way: one input in, one decision out. No I/O, no clock.
+
+The rule for the switchover: at the first crossing of the user's downtime limit. QEMU itself fires at it (it
+compares what is left with the bandwidth of the last ~100 ms slot times ``downtime-limit``), so the rule holds even
+while livemig stalls. Everything else here keeps that rule safe: the guard of the first slot, the deadline, the
+watchdog on progress, and the bound on how long a guest may stand still. What to do when it is over is not decided
+here but in the outcome table.
+"""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+import msgspec
+
+from livemig.core.action import (
+    Action,
+    Cancel,
+    ContinueSwitchover,
+    SetBandwidth,
+    SetDowntimeLimit,
+    Settle,
+    Yank,
+)
+from livemig.core.errors import PlanError
+from livemig.core.inputs import (
+    ActionRefused,
+    CancelRequested,
+    Input,
+    Observed,
+    PeerLost,
+    Prepared,
+    RunStateSeen,
+    SourceResumed,
+    SourceStopped,
+    StatusSeen,
+    Tick,
+    Tuned,
+)
+from livemig.core.observation import Observation
+from livemig.core.phases import Phase, next_phase
+from livemig.core.plan import DOWNTIME_LIMIT_LEAST_S, DOWNTIME_LIMIT_MOST_S, AtDeadline, Plan
+from livemig.core.status import MigrationStatus, RunState
+from livemig.core.units import format_duration, format_rate
+
+FIXED_DOWNTIME_PRIOR_S = 0.012
+"""Downtime that no bandwidth shortens: the last sync, device state, loading, one ``cont``. Measured with
+``python -m bench switchover`` on idle guests; taken until a report of this pair of QEMUs says better."""
+
+GUARD_SLOT_S = 0.2
+"""While QEMU has not counted a first ~100 ms slot its threshold is 0, and a first pass that ends within it stops the
+guest with everything dirty still to send (7.2, 10.0). The guard stretches a first pass of only zero pages to this."""
+ZERO_PAGE_SENT_BYTES = 9
+"""What a zero page costs on the wire: its header."""
+GUARD_LEAST_BYTES_S = 2e6
+GUARD_MOST_BYTES_S = 64 * 2**20
+
+FROZEN_AFTER_S = 5.0
+"""Counters that have not moved for so long mean a dead link or a hung peer: QEMU itself would wait for ever."""
+CANCEL_BOUND_S = 5.0
+"""How long a cancel or a yank may take to show before the truth is read from both sides."""
+
+
+class Decision(msgspec.Struct, frozen=True, kw_only=True):
+    """What to do now, and why, in words a user understands.
+
+    Attributes:
+        phase: The phase after this input.
+        actions: What the engine is to do, in order.
+        reason: Why; empty only where nothing is done and nothing changed.
+    """
+
+    phase: Phase
+    actions: tuple[Action, ...] = ()
+    reason: str = ""
+
+
+class Policy:
+    """Steps through one migration. Deterministic: the same inputs give the same decisions.
+
+    Attributes:
+        plan: What the user asks now; `Tuned` changes it.
+        phase: Where the migration stands.
+        cancel_reason: Why somebody wants the guest to stay at the source (the user, or the deadline), or None.
+        failure_reason: What livemig saw fail, so that it gave up; or None.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.phase = Phase.SETUP
+        self.cancel_reason: str | None = None
+        self.failure_reason: str | None = None
+        self._downtime_limit_s: float | None = None
+        self._bandwidth_bytes_s: float | None = None
+        self._guard_bytes_s: float | None = None
+        self._lifted = False
+        self._progress: tuple[int, int] | None = None
+        self._progress_time_s = 0.0
+        self._last: Observation | None = None
+        self._stopped_time_s: float | None = None
+        self._ending_time_s: float | None = None
+        self._yanked = False
+
+    @property
+    def fixed_downtime_s(self) -> float:
+        """The part of the downtime taken as fixed, in seconds: measured for this pair, else the prior."""
+        if self.plan.fixed_downtime_s is None:
+            return FIXED_DOWNTIME_PRIOR_S
+        return self.plan.fixed_downtime_s
+
+    @property
+    def expected_downtime_s(self) -> float | None:
+        """What a switchover now would cost in seconds by the last observation, or None before the first counters."""
+        last = self._last
+        if last is None or not last.throughput_bytes_s or last.remaining_bytes is None:
+            return None
+        return last.remaining_bytes / last.throughput_bytes_s + self.fixed_downtime_s
+
+    def step(self, seen: Input) -> Decision:
+        """Takes one input and decides.
+
+        Raises:
+            PolicyError: When QEMU reports a status that can't follow; the migration is to be settled then.
+        """
+        match seen:
+            case Prepared():
+                return self._prepared(seen)
+            case Observed():
+                return self._observed(seen)
+            case StatusSeen():
+                return self._status(seen.status, seen.time_s)
+            case SourceStopped():
+                return self._stopped(seen.time_s)
+            case SourceResumed():
+                self._stopped_time_s = None
+                return self._decide(reason="the guest runs at the source")
+            case RunStateSeen():
+                return self._run_state(seen)
+            case Tick():
+                return self._watch(seen.time_s)
+            case Tuned():
+                return self._tuned(seen)
+            case CancelRequested():
+                return self._cancel(seen.reason, seen.time_s)
+            case PeerLost():
+                return self._peer_lost(seen)
+            case ActionRefused():
+                return self._refused(seen)
+            case _:
+                assert_never(seen)
+
+    def _prepared(self, seen: Prepared) -> Decision:
+        zero_pass_bytes = seen.memory_bytes / 4096 * ZERO_PAGE_SENT_BYTES
+        guard_bytes_s = min(max(zero_pass_bytes / GUARD_SLOT_S, GUARD_LEAST_BYTES_S), GUARD_MOST_BYTES_S)
+        self._guard_bytes_s = guard_bytes_s
+        self._progress_time_s = seen.time_s
+        return self._decide(
+            *self._settings(),
+            reason=f"begin at {format_rate(guard_bytes_s)} until QEMU has counted its first slot, so that it can't stop "
+            f"the guest too early; {self._rule()}",
+        )
+
+    def _rule(self) -> str:
+        source = "prior" if self.plan.fixed_downtime_s is None else "measured"
+        return (
+            f"switch over as soon as what is left fits into the limit of {format_duration(self.plan.downtime_limit_s)}"
+            f" less {format_duration(self.fixed_downtime_s)} fixed part ({source})"
+        )
+
+    def _observed(self, seen: Observed) -> Decision:
+        observation = seen.observation
+        self._last = observation
+        progress = (observation.sent_bytes or 0, observation.dirty_sync_count or 0)
+        if progress != self._progress:
+            self._progress, self._progress_time_s = progress, seen.time_s
+        decision = self._status(observation.status, seen.time_s)
+        if decision.actions or self.phase is not Phase.PRECOPY:
+            return decision
+        if self._guard_bytes_s is not None and observation.throughput_bytes_s:
+            self._guard_bytes_s = None
+            return self._decide(*self._settings(), reason=f"QEMU counts: {self._bandwidth_words()}")
+        return self._watch(seen.time_s)
+
+    def _bandwidth_words(self) -> str:
+        bandwidth_bytes_s = self._wanted_bandwidth_bytes_s()
+        return "no cap on bandwidth" if bandwidth_bytes_s is None else f"bandwidth {format_rate(bandwidth_bytes_s)}"
+
+    def _status(self, status: MigrationStatus, time_s: float) -> Decision:
+        before = self.phase
+        self.phase = next_phase(self.phase, status)
+        if status is MigrationStatus.PRE_SWITCHOVER and before is not Phase.CANCELLING:
+            return self._pre_switchover(time_s)
+        if self.phase is before:
+            return self._decide()
+        if self.phase is Phase.SWITCHOVER and self._stopped_time_s is None:
+            self._stopped_time_s = time_s  # a guest that stood still already gives no STOP, but must not hang either
+        return self._decide(reason=f"QEMU says {status}")
+
+    def _pre_switchover(self, time_s: float) -> Decision:
+        unwanted = self.cancel_reason or self.failure_reason
+        if unwanted is not None:
+            self._ending_time_s = time_s
+            return self._decide(Cancel(), reason=f"{unwanted}: the guest stands still but nothing was handed over")
+        return self._decide(ContinueSwitchover(), reason="the guest stands still and nobody objects: hand it over")
+
+    def _stopped(self, time_s: float) -> Decision:
+        if self._stopped_time_s is None:
+            self._stopped_time_s = time_s
+        bound = format_duration(self._stop_bound_s())
+        return self._decide(reason=f"the guest stands still; the source is freed if this takes over {bound}")
+
+    def _run_state(self, seen: RunStateSeen) -> Decision:
+        """Tells QEMU's own switchover from somebody's ``stop``: only the first ends by itself, and is bounded."""
+        if seen.run_state in (
+            RunState.FINISH_MIGRATE,
+            RunState.POSTMIGRATE,
+            RunState.RUNNING,
+            RunState.UNKNOWN,
+        ):
+            return self._decide()
+        self._stopped_time_s = None
+        return self._decide(reason=f"the guest is {seen.run_state} by somebody else's doing: it will arrive so")
+
+    def _watch(self, time_s: float) -> Decision:
+        """What time alone brings: the deadline, the watchdog, the bound on standing still, the bound on ending."""
+        if self._ending_time_s is not None:
+            return self._watch_ending(time_s)
+        if self._stopped_time_s is not None and time_s - self._stopped_time_s > self._stop_bound_s():
+            self._yanked, self._ending_time_s = True, time_s
+            self.failure_reason = "the switchover did not end in time: the link is dead or the peer hangs"
+            return self._decide(
+                Yank(),
+                reason=f"the guest has stood still for {format_duration(time_s - self._stopped_time_s)}: "
+                "cut the connection, so that it runs on at the source",
+            )
+        if self.phase not in (Phase.SETUP, Phase.PRECOPY) or self._stopped_time_s is not None:
+            return self._decide()
+        if time_s - self._progress_time_s > FROZEN_AFTER_S:
+            return self._give_up(
+                f"nothing was sent for {FROZEN_AFTER_S:.0f} s: the link is dead or the peer hangs", time_s
+            )
+        return self._deadline(time_s)
+
+    def _watch_ending(self, time_s: float) -> Decision:
+        if self.phase.terminal or time_s - (self._ending_time_s or 0.0) <= CANCEL_BOUND_S:
+            return self._decide()
+        if not self._yanked:
+            self._yanked, self._ending_time_s = True, time_s
+            return self._decide(Yank(), reason="the cancel shows no effect: cut the connection")
+        return self._decide(Settle(), reason="the source gives no sign: read the truth from both sides")
+
+    def _deadline(self, time_s: float) -> Decision:
+        plan = self.plan
+        if plan.deadline_s is None or time_s < plan.deadline_s or self._lifted:
+            return self._decide()
+        if plan.at_deadline is AtDeadline.CANCEL:
+            return self._cancel(f"the deadline of {format_duration(plan.deadline_s)} has come", time_s)
+        self._lifted, self._guard_bytes_s = True, None
+        return self._decide(
+            *self._settings(),
+            reason=f"the deadline of {format_duration(plan.deadline_s)} has come: lift the limits, as asked, "
+            "so that the guest stops and the rest is sent",
+        )
+
+    def _tuned(self, seen: Tuned) -> Decision:
+        try:
+            self.plan = seen.change.applied_to(self.plan)
+        except PlanError as error:
+            return self._decide(reason=f"not changed: {error}")
+        if self.plan.deadline_s is None or seen.time_s < self.plan.deadline_s:
+            self._lifted = False
+        return self._decide(*self._settings(), reason=f"as the user asks: {self._rule()}; {self._bandwidth_words()}")
+
+    def _cancel(self, reason: str, time_s: float) -> Decision:
+        if self.phase.terminal or self._ending_time_s is not None:
+            return self._decide()
+        self.cancel_reason = self.cancel_reason or reason
+        return self._end(reason, time_s)
+
+    def _give_up(self, reason: str, time_s: float) -> Decision:
+        if self.phase.terminal or self._ending_time_s is not None:
+            return self._decide()
+        self.failure_reason = self.failure_reason or reason
+        return self._end(reason, time_s)
+
+    def _end(self, reason: str, time_s: float) -> Decision:
+        if self.phase is Phase.SWITCHOVER or self._stopped_time_s is not None:
+            return self._decide(reason=f"{reason}: too late to cancel, the switchover is under way and finishes")
+        self._ending_time_s = time_s
+        return self._decide(Cancel(), reason=reason)
+
+    def _peer_lost(self, seen: PeerLost) -> Decision:
+        if seen.side == "source":
+            return self._decide(Settle(), reason="the source's monitor ended: read the truth from both sides")
+        return self._give_up("the destination's monitor ended", seen.time_s)
+
+    def _refused(self, seen: ActionRefused) -> Decision:
+        """A setting that QEMU did not take ends the migration: without it the user's limit would not hold."""
+        if self.phase.terminal or self._ending_time_s is not None or self._stopped_time_s is not None:
+            return self._decide(reason=f"{seen.action}: {seen.reason}")
+        return self._give_up(f"{seen.action} was not taken: {seen.reason}", seen.time_s)
+
+    def _stop_bound_s(self) -> float:
+        """How long the guest may stand still before the source is freed: three times what was to be expected, and 1 s."""
+        expected_s = self.plan.downtime_limit_s
+        if self._lifted:
+            expected_s = max(expected_s, self.expected_downtime_s or 0.0)
+        return 3 * expected_s + 1.0
+
+    def _wanted_downtime_limit_s(self) -> float:
+        if self._lifted:
+            return DOWNTIME_LIMIT_MOST_S
+        return max(DOWNTIME_LIMIT_LEAST_S, self.plan.downtime_limit_s - self.fixed_downtime_s)
+
+    def _wanted_bandwidth_bytes_s(self) -> float | None:
+        if self._lifted:
+            return None
+        caps = [cap for cap in (self.plan.bandwidth_bytes_s, self._guard_bytes_s) if cap is not None]
+        return min(caps, default=None)
+
+    def _settings(self) -> tuple[Action, ...]:
+        """The settings that differ from what QEMU was told last."""
+        actions: list[Action] = []
+        downtime_limit_s = self._wanted_downtime_limit_s()
+        first = self._downtime_limit_s is None
+        if downtime_limit_s != self._downtime_limit_s:
+            self._downtime_limit_s = downtime_limit_s
+            actions.append(SetDowntimeLimit(downtime_limit_s=downtime_limit_s))
+        bandwidth_bytes_s = self._wanted_bandwidth_bytes_s()
+        if first or bandwidth_bytes_s != self._bandwidth_bytes_s:
+            self._bandwidth_bytes_s = bandwidth_bytes_s
+            actions.append(SetBandwidth(bandwidth_bytes_s=bandwidth_bytes_s))
+        return tuple(actions)
+
+    def _decide(self, *actions: Action, reason: str = "") -> Decision:
+        return Decision(phase=self.phase, actions=actions, reason=reason)

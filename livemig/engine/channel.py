@@ -1,0 +1,72 @@
+"""The way memory takes from source to destination: on one host a UNIX socket in a folder only QEMU's user may enter."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+from livemig.core.errors import RefusedError
+from livemig.hosts.local import LocalProcess
+
+SOCKET_PATH_BYTES_MOST = 107
+
+
+class Channel(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the destination listens.
+
+    Attributes:
+        uri: For ``migrate`` and ``migrate-incoming``.
+        description: For the screen and the report.
+    """
+
+    uri: str
+    description: str
+
+
+@contextmanager
+def local_channel(source: LocalProcess | None, destination: LocalProcess | None) -> Iterator[Channel]:
+    """Makes the folder of the channel, and removes it afterwards.
+
+    The folder has mode 0700 and belongs to the user that both QEMUs run as, so nobody else can connect first.
+
+    Raises:
+        RefusedError: When the two run as different users, or the folder can't be made. Nothing was touched.
+    """
+    folder = _private_folder()
+    try:
+        _hand_over(folder, {process.owner for process in (source, destination) if process is not None})
+        path = folder / "migration.sock"
+        if len(os.fsencode(path)) > SOCKET_PATH_BYTES_MOST:
+            raise RefusedError((f"the socket path {path} is too long: set TMPDIR to a shorter folder",))
+        yield Channel(uri=f"unix:{path}", description="UNIX socket on this host")
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _private_folder() -> Path:
+    try:
+        return Path(tempfile.mkdtemp(prefix="livemig-"))
+    except OSError as error:
+        raise RefusedError((f"no folder for the migration socket: {error.strerror}; set TMPDIR to another",)) from error
+
+
+def _hand_over(folder: Path, owners: set[tuple[int, int]]) -> None:
+    users = {user for user, _ in owners}
+    if len(users) > 1:
+        raise RefusedError(("source and destination run as different users: start both as the same user",))
+    for user, group in owners:
+        if user != os.geteuid():
+            try:
+                os.chown(folder, user, group)
+            except OSError as error:
+                raise RefusedError(
+                    (
+                        f"QEMU runs as user {user}, who can't be given a private folder: run livemig as that user or root",
+                    )
+                ) from error

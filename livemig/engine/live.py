@@ -1,0 +1,338 @@
+"""The loop of a live migration: observe, ask the policy, act, until the guest has been handed over or has not.
+
+Starts with two sides that were compared and ends with what was seen; continuing the destination and sorting out
+failures come after it, in `livemig.engine.finish` and `livemig.engine.settle`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any, assert_never
+
+from livemig.core import event as events
+from livemig.core import inputs
+from livemig.core.action import (
+    Action,
+    Cancel,
+    ContinueSwitchover,
+    SetBandwidth,
+    SetDowntimeLimit,
+    Settle,
+    Yank,
+)
+from livemig.core.errors import LivemigError, MonitorLost, PolicyError
+from livemig.core.observation import Observation
+from livemig.core.phases import Phase
+from livemig.core.plan import Plan, PlanChange
+from livemig.core.policy import Decision, Policy
+from livemig.core.progress import Progress
+from livemig.core.rounds import Round, RoundTracker
+from livemig.core.status import MigrationStatus, RunState
+from livemig.core.trace import DecisionRecord, EventRecord, InputRecord, worth_recording
+from livemig.engine.recorder import TraceRecorder
+from livemig.engine.side import Side
+from livemig.engine.watch import SideEvent, Watch
+from livemig.qemu.event_stream import MonitorEvent
+
+TICK_S = 0.1
+POLL_S = 0.2
+"""A net under the round boundaries, which come as events; a query costs QEMU about half a millisecond of its lock."""
+GUARD_POLL_S = 0.02
+"""Until QEMU's first slot has been counted the guard holds the bandwidth down: look often, for it ends within 0.2 s."""
+ACTION_BOUND_S = 5.0
+COMPLETION_BOUND_S = 5.0
+"""How long the destination's ``completed`` may come after the source's."""
+
+
+class LiveMigration:
+    """Drives one migration from ``migrate`` to its end at both QEMUs.
+
+    Attributes:
+        policy: What decides.
+        phase: Where it stands.
+        rounds: The passes that ended.
+        last: The source's last observation before the switchover, or None.
+        stopped: The source's STOP of the switchover, or None.
+        watch: The events of both sides.
+        was_stopped: Whether the switchover's STOP was ever seen, even if the source resumed since.
+        guest_paused: The guest was paused by somebody else while it moved.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        source: Side,
+        watch: Watch,
+        *,
+        tell: Callable[[events.Event], None],
+        recorder: TraceRecorder | None,
+    ) -> None:
+        self.policy = Policy(plan)
+        self.rounds: list[Round] = []
+        self.last: Observation | None = None
+        self.stopped: MonitorEvent | None = None
+        self.watch = watch
+        self.was_stopped = False
+        self.guest_paused = False
+        self.started_s = time.monotonic()
+        self._source = source
+        self._tell_listener, self._recorder = tell, recorder
+        self._actions: asyncio.Queue[Action] = asyncio.Queue()
+        self._poll_now = asyncio.Event()
+        self._tracker, self._progress = RoundTracker(), Progress()
+        self._settle = False
+        self._completed_s: float | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def now_s(self) -> float:
+        """Seconds since ``migrate``; negative before it."""
+        return time.monotonic() - self.started_s
+
+    @property
+    def phase(self) -> Phase:
+        """Where the migration stands."""
+        return self.policy.phase
+
+    @property
+    def round_count(self) -> int:
+        """Passes over dirty memory so far, the one under way included."""
+        return self._tracker.round_number
+
+    def tell(self, event: events.Event) -> None:
+        """Hands an event to the listener and the trace."""
+        self._tell_listener(event)
+        if self._recorder is not None:
+            self._recorder.write(EventRecord(event=event))
+
+    def cancel(self, reason: str) -> None:
+        """Asks that the guest stay at the source; honoured until the switchover has begun."""
+        self.watch.put(inputs.CancelRequested(time_s=self.now_s, reason=reason))
+
+    def tune(self, change: PlanChange) -> None:
+        """Changes the plan while the migration runs."""
+        self.watch.put(inputs.Tuned(time_s=self.now_s, change=change))
+
+    def begin(self, memory_bytes: int) -> tuple[Action, ...]:
+        """Returns the settings to make before ``migrate``."""
+        self.started_s = time.monotonic()
+        return self.step(inputs.Prepared(time_s=self.now_s, memory_bytes=memory_bytes)).actions
+
+    async def drive(self, migrate: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Sends ``migrate`` and follows it to its end: until both sides have completed, or it is to be settled.
+
+        Raises:
+            LivemigError: When ``migrate`` itself was refused; the guest runs at the source.
+        """
+        try:
+            self.started_s = time.monotonic()
+            await migrate()
+            self._spawn(self._poll())
+            self._spawn(self._apply_actions())
+            await self._loop()
+        finally:
+            await self._end_tasks()
+
+    async def _loop(self) -> None:
+        ticked_s = self.now_s
+        while not self._over():
+            item = await self.watch.next(TICK_S)
+            if isinstance(item, SideEvent):
+                self._take_event(item)
+            elif item is not None:
+                self._take_input(item)
+            if self.now_s - ticked_s >= TICK_S:
+                ticked_s = self.now_s
+                self._perform(self.step(inputs.Tick(time_s=ticked_s)))
+
+    def _over(self) -> bool:
+        if self.watch.both_completed or self._settle:
+            return True
+        if self._completed_s is not None and self.now_s - self._completed_s > COMPLETION_BOUND_S:
+            return True
+        return self.phase.terminal and self.phase is not Phase.COMPLETED
+
+    def _take_event(self, item: SideEvent) -> None:
+        if item.event is None:
+            self._perform(self.step(inputs.PeerLost(time_s=self.now_s, side=item.side)))
+        elif item.side == "source":
+            self._take_source_event(item.event)
+
+    def _take_input(self, item: inputs.Input) -> None:
+        if isinstance(item, inputs.RunStateSeen) and item.run_state in (RunState.PAUSED, RunState.SUSPENDED):
+            self.stopped, self.guest_paused = None, True
+            self._release()
+        self._perform(self.step(item))
+        if isinstance(item, inputs.Observed):
+            self._take_observation(item.observation)
+
+    def _take_source_event(self, event: MonitorEvent) -> None:
+        time_s = event.arrival_s - self.started_s
+        match event.name:
+            case "STOP":
+                self.stopped, self.was_stopped = event, True
+                if self._recorder is not None:
+                    self._recorder.hold()
+                self.tell(events.SourceStopped(time_s=time_s))
+                self._perform(self.step(inputs.SourceStopped(time_s=time_s)))
+                self._spawn(self._ask_run_state())
+            case "RESUME":
+                self.stopped, self.guest_paused = None, False
+                self._release()
+                self._perform(self.step(inputs.SourceResumed(time_s=time_s)))
+            case "MIGRATION":
+                if self.watch.statuses["source"] is MigrationStatus.COMPLETED:
+                    self._completed_s = self.now_s
+                self._perform(self.step(inputs.StatusSeen(time_s=time_s, status=self.watch.statuses["source"])))
+            case "MIGRATION_PASS":
+                if self.stopped is None:
+                    self._tracker.note_sync(int(event.data.get("pass", 0)))
+                self._poll_now.set()
+            case "RESET" | "GUEST_PANICKED" | "WATCHDOG" | "BLOCK_IO_ERROR":
+                self.tell(events.Warned(time_s=time_s, text=f"the guest had a {event.name} while it moved"))
+            case _:
+                pass
+
+    def _take_observation(self, observation: Observation) -> None:
+        self.watch.statuses["source"] = observation.status
+        if observation.status is MigrationStatus.COMPLETED and self._completed_s is None:
+            self._completed_s = self.now_s
+        if observation.status is not MigrationStatus.ACTIVE or self.stopped is not None:
+            return  # the rest that goes over in the switchover is no round
+        self.last = observation
+        finished = self._tracker.observe(observation)
+        if finished is not None:
+            self.rounds.append(finished)
+        expected_downtime_s = self.policy.expected_downtime_s
+        limit_s = self.policy.plan.downtime_limit_s
+        if finished is not None:
+            self.tell(
+                events.RoundCompleted(
+                    time_s=self.now_s,
+                    round=finished,
+                    expected_downtime_s=expected_downtime_s,
+                    downtime_limit_s=limit_s,
+                )
+            )
+        last_round = self.rounds[-1] if self.rounds else None
+        self.tell(
+            events.Progressed(
+                time_s=self.now_s,
+                phase=self.phase,
+                progress=self._progress.after(observation),
+                round_number=self._tracker.round_number,
+                remaining_bytes=observation.remaining_bytes or 0,
+                sent_bytes=observation.sent_bytes or 0,
+                throughput_bytes_s=observation.throughput_bytes_s or None,
+                newly_dirtied_bytes_s=None
+                if last_round is None
+                else last_round.newly_dirtied_bytes / last_round.duration_s,
+                expected_downtime_s=expected_downtime_s,
+                downtime_limit_s=limit_s,
+            )
+        )
+
+    def step(self, item: inputs.Input) -> Decision:
+        """Asks the policy; writes the question and the answer to the trace and tells the answer."""
+        try:
+            decision = self.policy.step(item)
+        except PolicyError as error:
+            decision = Decision(phase=self.phase, actions=(Settle(),), reason=str(error))
+        if self._recorder is not None:
+            self._recorder.write(InputRecord(input=item))
+            if worth_recording(decision):
+                self._recorder.write(DecisionRecord(decision=decision))
+        if worth_recording(decision):
+            self.tell(
+                events.Decided(
+                    time_s=item.time_s, phase=decision.phase, actions=decision.actions, reason=decision.reason
+                )
+            )
+        return decision
+
+    def _perform(self, decision: Decision) -> None:
+        for action in decision.actions:
+            match action:
+                case Settle():
+                    self._settle = True
+                case Yank():
+                    self._spawn(self._carry_out(action))  # never behind a command that hangs
+                case _:
+                    self._actions.put_nowait(action)
+
+    async def _apply_actions(self) -> None:
+        while True:
+            await self._carry_out(await self._actions.get())
+
+    async def _carry_out(self, action: Action) -> None:
+        try:
+            await self.apply(action)
+        except LivemigError as error:
+            refused = inputs.ActionRefused(time_s=self.now_s, action=str(action), reason=str(error))
+            self.watch.put(refused)
+
+    async def apply(self, action: Action) -> None:
+        """Carries an action out on the source.
+
+        Raises:
+            LivemigError: When QEMU refused it or did not answer.
+        """
+        monitor = self._source.monitor
+        match action:
+            case SetDowntimeLimit(downtime_limit_s=limit_s):
+                await self._source.settings.set_downtime_limit(limit_s)
+            case SetBandwidth(bandwidth_bytes_s=bandwidth_bytes_s):
+                await self._source.settings.set_bandwidth(bandwidth_bytes_s)
+            case ContinueSwitchover():
+                await monitor.execute("migrate-continue", {"state": "pre-switchover"}, timeout_s=ACTION_BOUND_S)
+            case Cancel():
+                await monitor.execute("migrate_cancel", timeout_s=ACTION_BOUND_S)
+            case Yank():
+                instances = {"instances": [{"type": "migration"}]}
+                await monitor.execute_out_of_band("yank", instances, timeout_s=ACTION_BOUND_S)
+            case Settle():
+                pass
+            case _:
+                assert_never(action)
+
+    async def _poll(self) -> None:
+        """Asks the source for its counters. No bound: in the switchover silence is normal, and the watchdog decides."""
+        while True:
+            guarded = self.last is None or not self.last.throughput_bytes_s
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(GUARD_POLL_S if guarded else POLL_S):
+                    await self._poll_now.wait()
+            self._poll_now.clear()
+            try:
+                observation = await self._source.monitor.query_migrate(timeout_s=None, origin_s=self.started_s)
+            except MonitorLost:
+                return
+            except LivemigError as error:
+                self.tell(events.Warned(time_s=self.now_s, text=str(error)))
+                await asyncio.sleep(POLL_S)
+                continue
+            self.watch.put(inputs.Observed(time_s=observation.time_s, observation=observation))
+
+    async def _ask_run_state(self) -> None:
+        """After STOP: was it QEMU's switchover, or somebody's ``stop``? May hang as long as the switchover does."""
+        with contextlib.suppress(LivemigError):
+            run_state = await self._source.monitor.query_status(timeout_s=None)
+            self.watch.put(inputs.RunStateSeen(time_s=self.now_s, run_state=run_state))
+
+    def _release(self) -> None:
+        if self._recorder is not None:
+            self._recorder.release()
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _end_tasks(self) -> None:
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

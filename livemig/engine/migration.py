@@ -1,0 +1,225 @@
+"""One live migration from two addresses to a report: the library's `migrate`, and the straight line of a run."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from livemig.core import event as events
+from livemig.core.errors import LivemigError, RefusedError
+from livemig.core.plan import Plan, PlanChange
+from livemig.core.report import Report
+from livemig.core.trace import TRACE_VERSION, TraceHeader
+from livemig.engine.event_stream import EventStream
+from livemig.engine.recorder import TraceRecorder
+from livemig.engine.run import Run
+from livemig.engine.side import Side
+from livemig.engine.watch import Watch
+from livemig.qemu.address import Address
+
+LEAVING_BOUND_S = 30.0
+"""How long leaving a migration early may take: cancelling, settling, ending the destination, each bounded itself."""
+
+
+def new_id() -> str:
+    """Returns an id for a run: short enough to type, random enough to be one's own."""
+    return secrets.token_hex(4)
+
+
+class Migration:
+    """A live migration; enter it to start, iterate it for its events, and read `report` at its end.
+
+    Leaving early cancels it, within a bound, and waits for the guest to run at the source, unless the switchover had
+    begun: then that finishes. Entering raises when the migration can't be; the source was not touched then.
+
+    Attributes:
+        id: The run's id.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        *,
+        source: str,
+        destination: str,
+        run_id: str | None = None,
+        trace_path: Path | None = None,
+    ) -> None:
+        """Reads the addresses and touches nothing.
+
+        Raises:
+            AddressError: When an address can't be read.
+        """
+        self.id = run_id or new_id()
+        self._plan = plan
+        self._addresses = (Address.parse(source), Address.parse(destination))
+        self._trace_path = trace_path
+        self._stream = EventStream()
+        self._run: Run | None = None
+        self._report: Report | None = None
+        self._begun = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._cancel_reason: str | None = None
+
+    @property
+    def report(self) -> Report:
+        """How it ended.
+
+        Raises:
+            LivemigError: While it has not.
+        """
+        if self._report is None:
+            raise LivemigError("the migration has not ended: leave its context first")
+        return self._report
+
+    def cancel(self, reason: str = "cancelled by the caller") -> None:
+        """Asks that the guest stay at the source. Once the switchover has begun, that finishes. Can be repeated."""
+        self._cancel_reason = reason
+        if self._run is not None:
+            self._run.cancel(reason)
+        elif self._task is not None:
+            self._task.cancel()
+
+    def tune(self, change: PlanChange) -> None:
+        """Changes limits while the migration runs.
+
+        Raises:
+            PlanError: When the changed plan makes no sense; then nothing was changed.
+        """
+        if self._run is None:
+            change.applied_to(self._plan)
+            return
+        self._run.tune(change)
+
+    async def __aenter__(self) -> Self:
+        self._task = asyncio.create_task(self._live(), name=f"livemig {self.id}")
+        begun = asyncio.create_task(self._begun.wait())
+        try:
+            await asyncio.wait((self._task, begun), return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            await self._leave("cancelled before it began")
+            raise
+        finally:
+            begun.cancel()
+        if self._task.done() and not self._begun.is_set():
+            await self._raise_refusal(self._task)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._leave("its caller left early")
+
+    async def __aiter__(self) -> AsyncIterator[events.Event]:
+        async for event in self._stream:
+            yield event
+
+    async def _raise_refusal(self, task: asyncio.Task[None]) -> None:
+        try:
+            await task
+        except asyncio.CancelledError as error:
+            raise RefusedError((self._cancel_reason or "cancelled before it began",)) from error
+
+    async def _leave(self, reason: str) -> None:
+        """Ends the run: waits for one that has ended anyhow, cancels one that has not."""
+        task = self._task
+        if task is None:
+            return
+        if not task.done():
+            self.cancel(reason)
+            await asyncio.wait((task,), timeout=LEAVING_BOUND_S)
+        if not task.done():
+            task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        if not task.cancelled() and (error := task.exception()) is not None and self._begun.is_set():
+            raise error
+
+    async def _live(self) -> None:
+        """The straight line: connect, compare, prepare, migrate, settle, report."""
+        try:
+            async with contextlib.AsyncExitStack() as stack:
+                recorder = self._recorder()
+                if recorder is not None:
+                    stack.callback(recorder.close)
+                source, destination = await connect_both(*self._addresses)
+                stack.push_async_callback(source.close)
+                stack.push_async_callback(destination.close)
+                watch = await stack.enter_async_context(Watch(source, destination))
+                run = Run(self.id, self._plan, source, destination, watch, put=self._stream.put, recorder=recorder)
+                channel = await stack.enter_async_context(run.prepared())
+                self._run = run
+                self._begun.set()
+                self._report = await run.migrate(channel)
+        finally:
+            self._stream.close()
+
+    def _recorder(self) -> TraceRecorder | None:
+        if self._trace_path is None:
+            return None
+        recorder = TraceRecorder(self._trace_path)
+        recorder.write(
+            TraceHeader(
+                version=TRACE_VERSION,
+                livemig_version=version("livemig"),
+                id=self.id,
+                started_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
+                plan=self._plan,
+            )
+        )
+        return recorder
+
+
+def migrate(
+    plan: Plan,
+    *,
+    source: str,
+    destination: str,
+    trace_path: Path | None = None,
+) -> Migration:
+    """Moves a running guest from one QEMU to another that waits for it (``-S -incoming defer``).
+
+    Example:
+        async with livemig.migrate(Plan(), source="a.qmp", destination="b.qmp") as migration:
+            async for event in migration:
+                print(event)
+        print(migration.report.outcome)
+
+    Args:
+        plan: What is asked.
+        source: The QMP monitor of the QEMU whose guest is to move: ``PATH``, ``unix:PATH`` or ``tcp:HOST:PORT``.
+        destination: The QMP monitor of the QEMU that waits.
+        trace_path: Where to write the trace, or None for none.
+
+    Returns:
+        A `Migration` that was not entered yet; entering starts it.
+
+    Raises:
+        AddressError: When an address can't be read. Entering raises `ConnectError` or `RefusedError` when the migration
+            can't be; the guest runs on at the source then, untouched.
+    """
+    return Migration(plan, source=source, destination=destination, trace_path=trace_path)
+
+
+async def connect_both(source: Address, destination: Address) -> tuple[Side, Side]:
+    """Connects both sides at once; when one fails, the other is closed again.
+
+    Raises:
+        ConnectError: When one can't be reached.
+    """
+    found = await asyncio.gather(
+        Side.connect("source", source), Side.connect("destination", destination), return_exceptions=True
+    )
+    first, second = found
+    if isinstance(first, Side) and isinstance(second, Side):
+        return first, second
+    for side in found:
+        if isinstance(side, Side):
+            await side.close()
+    raise next(error for error in found if isinstance(error, BaseException))

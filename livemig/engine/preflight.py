@@ -1,0 +1,69 @@
+"""Says before anything is touched why a migration can't be: one line for each reason, with the remedy. Pure."""
+
+from __future__ import annotations
+
+from livemig.core.plan import Plan
+from livemig.core.status import MigrationStatus, RunState
+from livemig.core.units import format_duration
+from livemig.engine.side import Facts
+
+_SOURCE_STATES_REFUSED = {
+    RunState.INMIGRATE: "waits for an incoming migration itself: give the QEMU whose guest runs as the source",
+    RunState.POSTMIGRATE: "has handed its guest over already: if no other QEMU runs it, `cont` it first",
+    RunState.FINISH_MIGRATE: "is in the switchover of another migration: wait for its end",
+    RunState.SHUTDOWN: "has a guest that is shut down: there is nothing to move while it runs",
+    RunState.SAVE_VM: "saves a snapshot: wait for its end",
+    RunState.RESTORE_VM: "restores a snapshot: wait for its end",
+    RunState.COLO: "runs under COLO: end that first",
+}
+_NOT_MIGRATING = frozenset(
+    {MigrationStatus.NONE, MigrationStatus.COMPLETED, MigrationStatus.FAILED, MigrationStatus.CANCELLED}
+)
+WAITING_REMEDY = "start it with `-S -incoming defer`"
+
+
+def refusals(source: Facts, destination: Facts) -> tuple[str, ...]:
+    """Returns why the guest can't be moved; empty when it can."""
+    if set(source.thread_ids) & set(destination.thread_ids):
+        return ("both addresses lead to the same QEMU: give the monitor of the waiting QEMU as --dst-qmp",)
+    return (*_source_refusals(source), *_destination_refusals(destination))
+
+
+def _source_refusals(source: Facts) -> list[str]:
+    reasons = []
+    if source.run_state in _SOURCE_STATES_REFUSED:
+        reasons.append(f"the source {_SOURCE_STATES_REFUSED[source.run_state]}")
+    if source.observation.status not in _NOT_MIGRATING:
+        reasons.append(
+            f"the source already migrates (QEMU says {source.observation.status_text}): wait for its end, "
+            "or cancel it with `migrate_cancel`"
+        )
+    reasons += [f"QEMU refuses to migrate the source: {reason}" for reason in source.observation.blocked_reasons]
+    return reasons
+
+
+def _destination_refusals(destination: Facts) -> list[str]:
+    if destination.run_state is not RunState.INMIGRATE:
+        return [f"the destination is {destination.run_state}, not waiting for a migration: {WAITING_REMEDY}"]
+    observation = destination.observation
+    if observation.status in (MigrationStatus.FAILED, MigrationStatus.CANCELLED):
+        return [f"the destination's last incoming migration {observation.status}: end that QEMU and {WAITING_REMEDY}"]
+    if observation.status is not MigrationStatus.NONE or observation.socket_addresses:
+        return [f"the destination listens already (-incoming URI), where anybody may connect: {WAITING_REMEDY}"]
+    return []
+
+
+def cautions(plan: Plan, fixed_downtime_s: float, *, out_of_band: bool) -> tuple[str, ...]:
+    """Returns what the user should know beforehand, though nothing forbids the migration."""
+    found = []
+    if not out_of_band:
+        found.append(
+            "the source's monitor offers no out-of-band commands: on a link that dies in the switchover the guest "
+            "could stand still until the link is back"
+        )
+    if plan.downtime_limit_s <= fixed_downtime_s:
+        found.append(
+            f"the downtime limit of {format_duration(plan.downtime_limit_s)} is within the fixed part of every "
+            f"switchover ({format_duration(fixed_downtime_s)}): it will probably be exceeded"
+        )
+    return tuple(found)

@@ -1,0 +1,313 @@
+"""One run from two connected sides to its report: prepare, migrate, hand over, settle, report. The straight line.
+
+Each part decides nothing that belongs elsewhere: the policy decides while the guest moves, the outcome table after.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from livemig.core import event as events
+from livemig.core.errors import CommandError, LivemigError, RefusedError
+from livemig.core.evidence import Continuation, Evidence, SourceEnd
+from livemig.core.outcome import Outcome, RunningOn, Verdict
+from livemig.core.observation import Observation
+from livemig.core.plan import Plan, PlanChange
+from livemig.core.readings import Absence
+from livemig.core.report import Downtime, Report
+from livemig.core.status import MigrationStatus, RunState
+from livemig.engine.channel import Channel, local_channel
+from livemig.engine.finish import announce, continue_destination, final_figures, measured_downtime, probation
+from livemig.engine.live import LiveMigration
+from livemig.engine.preflight import cautions, refusals
+from livemig.engine.recorder import TraceRecorder
+from livemig.engine.settle import Settlement
+from livemig.engine.side import Side
+from livemig.engine.watch import Watch
+from livemig.qemu.introspection import query_capabilities
+
+CAPABILITIES_ON = ("events", "return-path", "late-block-activate")
+"""`return-path`: without it the source says ``completed`` although the destination failed to load. `late-block-activate`:
+without it 7.2 takes the disks' locks before ``cont``. Where a QEMU has no such capability, it needs none."""
+CAPABILITIES_KEPT = frozenset(
+    {"validate-uuid", "x-ignore-shared", "dirty-bitmaps", "zero-blocks", "postcopy-blocktime"}
+)
+"""What may stay as somebody set it. All others are switched off: a left-over ``multifd`` or ``postcopy-ram`` on one
+side alone hangs or loses guests."""
+
+
+class Run:
+    """A run whose sides are connected.
+
+    Attributes:
+        live: The loop, and what it saw.
+    """
+
+    def __init__(
+        self,
+        run_id: str,
+        plan: Plan,
+        source: Side,
+        destination: Side,
+        watch: Watch,
+        *,
+        put: Callable[[events.Event], None],
+        recorder: TraceRecorder | None,
+    ) -> None:
+        self.live = LiveMigration(plan, source, watch, tell=put, recorder=recorder)
+        self._id = run_id
+        self._source, self._destination, self._watch = source, destination, watch
+        self._recorder = recorder
+        self._warnings: list[str] = []
+        self._failure: str | None = None
+        self._resumed_s: float | None = None
+        self._source_kept = False
+        self._cut_probation = False
+        self._figures: Observation | None = None
+
+    def cancel(self, reason: str) -> None:
+        """Asks that the guest stay at the source; in the probation: that it end now, and the source be kept."""
+        self._cut_probation = True
+        self.live.cancel(reason)
+
+    def tune(self, change: PlanChange) -> None:
+        """Changes the plan while the migration runs.
+
+        Raises:
+            PlanError: When the result makes no sense; then nothing was changed.
+        """
+        change.applied_to(self.live.policy.plan)
+        self.live.tune(change)
+
+    @asynccontextmanager
+    async def prepared(self) -> AsyncIterator[Channel]:
+        """Compares the sides and makes both ready; the destination listens afterwards.
+
+        Raises:
+            RefusedError: When the guest can't be moved. Nothing was changed, or all of it was put back.
+        """
+        reasons = refusals(self._source.facts, self._destination.facts)
+        if reasons:
+            raise RefusedError(reasons)
+        with local_channel(self._source.process, self._destination.process) as channel:
+            try:
+                await self._set_up()
+                await self._listen(channel)
+            except LivemigError as error:
+                await self._restore(self._source, self._destination)
+                raise RefusedError((str(error),)) from error
+            except BaseException:
+                await self._restore(self._source, self._destination)
+                raise
+            self._tell_prepared(channel)
+            yield channel
+
+    async def _set_up(self) -> None:
+        for side in (self._source, self._destination):
+            known = await query_capabilities(side.monitor)
+            wanted = {name: name in CAPABILITIES_ON for name in known if name not in CAPABILITIES_KEPT}
+            if not self.live.policy.plan.pause_before_switchover or side is not self._source:
+                await side.settings.set_capabilities(wanted)
+            else:
+                await side.settings.set_capabilities({**wanted, "pause-before-switchover": True})
+        await self._destination.settings.set_parameters({"announce-rounds": 0})
+        for action in self.live.begin(self._source.facts.memory_bytes):
+            await self.live.apply(action)
+
+    async def _listen(self, channel: Channel) -> None:
+        """Lets the destination listen, paused: it must not run before it is told to, whoever started it and how."""
+        monitor = self._destination.monitor
+        try:
+            await monitor.execute("migrate-incoming", {"uri": channel.uri, "exit-on-error": False})
+        except CommandError:
+            await monitor.execute("migrate-incoming", {"uri": channel.uri})  # before 9.1 it ends on an error
+        await monitor.execute("stop")
+
+    def _tell_prepared(self, channel: Channel) -> None:
+        source, destination, policy = self._source.facts, self._destination.facts, self.live.policy
+        self.live.tell(
+            events.Prepared(
+                time_s=self.live.now_s,
+                id=self._id,
+                guest_name=source.guest_name,
+                memory_bytes=source.memory_bytes,
+                source=str(self._source.address),
+                destination=str(self._destination.address),
+                source_version=source.version,
+                destination_version=destination.version,
+                channel=channel.description,
+                downtime_limit_s=policy.plan.downtime_limit_s,
+                fixed_downtime_s=policy.fixed_downtime_s,
+            )
+        )
+        for text in cautions(policy.plan, policy.fixed_downtime_s, out_of_band=self._source.monitor.out_of_band):
+            self._warn(text)
+
+    async def migrate(self, channel: Channel) -> Report:
+        """Moves the guest and returns how it ended. Whatever fails is in the report, not raised."""
+        try:
+            await self.live.drive(lambda: self._source.monitor.execute("migrate", {"uri": channel.uri}))
+        except LivemigError as error:
+            self._failure = str(error)
+        settlement = Settlement(
+            self._source,
+            self._destination,
+            self._watch,
+            self._evidence(),
+            tell_step=self._tell_step,
+            retire=self._retire,
+        )
+        downtime = await self._hand_over(settlement)
+        if self._recorder is not None:
+            self._recorder.release()
+        verdict = await settlement.run()
+        report = await self._report(verdict, settlement, downtime)
+        self.live.tell(report.ended(self.live.now_s))
+        return report
+
+    async def _hand_over(self, settlement: Settlement) -> Downtime | None:
+        """The straight way, without reading both sides first: their own ``completed`` was just read from both.
+
+        The table says the same in this situation; a test holds the two together.
+        """
+        if not self._watch.both_completed:
+            return None
+        completed_s = time.monotonic()
+        self._resumed_s = completed_s - self.live.started_s
+        if not settlement.evidence.live_before:
+            self._figures = await final_figures(self._source.monitor)
+            return None
+        settlement.note_continued(await continue_destination(self._destination, self._watch))
+        continued, stopped = settlement.continued, self.live.stopped
+        if continued is None or not continued.runs:
+            return None
+        if continued.resume is not None:
+            self._resumed_s = continued.resume.arrival_s - self.live.started_s
+        downtime = None
+        if stopped is not None:
+            downtime = measured_downtime(self._source, self._destination, stopped, completed_s, continued)
+        self.live.tell(
+            events.DestinationRunning(
+                time_s=self._resumed_s,
+                downtime_s=None if downtime is None else downtime.total_s,
+                run_state=str(continued.run_state),
+            )
+        )
+        await announce(self._destination)
+        self._figures = await final_figures(self._source.monitor) or self._figures
+        return downtime
+
+    def _evidence(self) -> Evidence:
+        state_before = RunState.PAUSED if self.live.guest_paused else self._source.facts.run_state
+        return Evidence(
+            state_before=state_before,
+            continuation=Continuation.NOT_SENT,
+            source_end=self._source_end(),
+            guest_shut_down=self._watch.guest_ended_itself,
+            cancel_requested=self.live.policy.cancel_reason is not None,
+        )
+
+    def _source_end(self) -> SourceEnd:
+        status = self._watch.statuses.get("source")
+        if status is MigrationStatus.COMPLETED:
+            return SourceEnd.COMPLETED
+        if status in (MigrationStatus.FAILED, MigrationStatus.CANCELLED):
+            return SourceEnd.WENT_ON
+        if self.live.stopped is not None and "source" in self._watch.ended_orderly and self._source.is_gone():
+            return SourceEnd.ENDED_QUIETLY
+        return SourceEnd.UNKNOWN
+
+    def _tell_step(self, verdict: Verdict) -> None:
+        if self._recorder is not None:
+            self._recorder.release()
+        self.live.tell(events.Settling(time_s=self.live.now_s, step=verdict.step, reason=verdict.reason))
+
+    async def _retire(self) -> None:
+        """Watches the destination; quits the source when all is well there and nobody wants it kept."""
+        plan = self.live.policy.plan
+        trouble = await probation(self._watch, plan.probation_s, cut_short=lambda: self._cut_probation)
+        if trouble is not None:
+            self._warn(
+                f"{trouble}: the source is kept, paused; look at the guest before you quit it, and never `cont` both"
+            )
+        self._source_kept = trouble is not None or plan.keep_source
+        if not self._source_kept and not await self._source.end():
+            self._warn("the source was told to quit, but its end could not be seen")
+        self.live.tell(events.SourceRetired(time_s=self.live.now_s, kept=self._source_kept))
+
+    async def _restore(self, *sides: Side) -> None:
+        """Puts back what was changed, on the sides that live on."""
+        for side in sides:
+            if side.is_gone() or side.monitor.closed:
+                continue
+            try:
+                for failure in await side.settings.restore():
+                    self._warn(f"{side.name}: {failure}")
+            except LivemigError as error:
+                self._warn(f"{side.name}: migration settings may not be as before: {error}")
+
+    def _warn(self, text: str) -> None:
+        self._warnings.append(text)
+        self.live.tell(events.Warned(time_s=self.live.now_s, text=text))
+
+    async def _report(self, verdict: Verdict, settlement: Settlement, downtime: Downtime | None) -> Report:
+        outcome = verdict.outcome or Outcome.UNKNOWN
+        running_on = verdict.running_on or RunningOn.UNKNOWN
+        if not self._source.is_gone() and outcome in (Outcome.FAILED, Outcome.CANCELLED) and self.live.was_stopped:
+            await announce(self._source)
+        await self._restore(self._source, self._destination)
+        if self._recorder is not None and self._recorder.failure is not None:
+            self._warn(self._recorder.failure)
+        live, policy, figures = self.live, self.live.policy, self._figures or self.live.last
+        return Report(
+            id=self._id,
+            plan=policy.plan,
+            outcome=outcome,
+            running_on=running_on,
+            guest_state=_guest_state(running_on, settlement),
+            reason=self._reason(verdict, settlement),
+            cancel_reason=policy.cancel_reason,
+            total_s=self._resumed_s if outcome is Outcome.COMPLETED else live.now_s,
+            downtime=downtime,
+            qemu_downtime_s=None if figures is None else figures.downtime_s,
+            qemu_total_s=None if figures is None else figures.total_s,
+            sent_bytes=0 if figures is None else figures.sent_bytes or 0,
+            round_count=live.round_count,
+            rounds=tuple(live.rounds),
+            fixed_downtime_s=policy.fixed_downtime_s,
+            fixed_downtime_measured=policy.plan.fixed_downtime_s is not None,
+            fixed_downtime_found_s=self._fixed_downtime_found_s(downtime),
+            source_kept=self._source_kept,
+            warnings=tuple(self._warnings),
+        )
+
+    def _reason(self, verdict: Verdict, settlement: Settlement) -> str:
+        """The verdict's words, and what brought it about: livemig's own reason first, then QEMU's words."""
+        policy = self.live.policy
+        causes = [policy.cancel_reason, policy.failure_reason, self._failure]
+        if verdict.outcome is Outcome.COMPLETED:
+            causes = [policy.cancel_reason and f"{policy.cancel_reason}, but too late"]
+        if verdict.outcome is Outcome.FAILED:
+            causes += [f"QEMU says: {text}" for text in settlement.error_texts]
+            if not any(causes):
+                causes = ["QEMU names no reason: see what the destination printed on stderr"]
+        return "; ".join([verdict.reason, *(cause for cause in causes if cause)])
+
+    def _fixed_downtime_found_s(self, downtime: Downtime | None) -> float | None:
+        """What sending the rest does not explain, by the last slot's throughput; under a cap the link is not known."""
+        last, figures = self.live.last, self._figures
+        if downtime is None or last is None or figures is None or self.live.policy.plan.bandwidth_bytes_s is not None:
+            return None
+        if not last.throughput_bytes_s or figures.downtime_bytes is None:
+            return None
+        return max(0.0, downtime.total_s - figures.downtime_bytes / last.throughput_bytes_s)
+
+
+def _guest_state(running_on: RunningOn, settlement: Settlement) -> str:
+    readings = settlement.readings
+    if readings is None or running_on in (RunningOn.NONE, RunningOn.UNKNOWN):
+        return "unknown" if running_on is RunningOn.UNKNOWN else "none"
+    reading = readings[0 if running_on is RunningOn.SOURCE else 1]
+    return "unknown" if isinstance(reading.state, Absence) else str(reading.state)

@@ -1,0 +1,149 @@
+"""Brings a migration to its end by the outcome table: read both sides, ask the table, do its one step, read again.
+
+Every end goes through here, the good one too: there the table's only steps left are to watch the destination and to
+retire the source. What to do is decided in `livemig.core.outcome` alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Callable
+
+import msgspec
+
+from livemig.core.errors import LivemigError
+from livemig.core.evidence import Continuation, Evidence, learn
+from livemig.core.outcome import Situation, Step, Verdict, intend, settle
+from livemig.core.readings import Absence, Reading
+from livemig.engine.finish import Continued, continue_destination
+from livemig.engine.side import Side
+from livemig.engine.watch import Watch
+
+READ_BOUND_S = 1.0
+OBSERVE_S = 0.05
+OBSERVE_BOUND_S = 5.0
+"""How long nothing may change before observing is taken as spent."""
+STEP_BOUND_S = 5.0
+STEPS_MOST = 1000
+
+
+class Settlement:
+    """Brings both sides to a settled verdict.
+
+    Attributes:
+        evidence: What is known beyond the readings; grows.
+        readings: What both sides said last.
+        error_texts: QEMU's own words for what failed, as far as it had any.
+        continued: What came of the last ``cont`` at the destination, or None.
+    """
+
+    def __init__(
+        self,
+        source: Side,
+        destination: Side,
+        watch: Watch,
+        evidence: Evidence,
+        *,
+        tell_step: Callable[[Verdict], None],
+        retire: Callable[[], Awaitable[None]],
+    ) -> None:
+        """Takes the two sides.
+
+        Args:
+            source: The source.
+            destination: The destination.
+            watch: The events of both.
+            evidence: What is known so far.
+            tell_step: Told each step before it is taken.
+            retire: Watches the destination, then quits the source or keeps it.
+        """
+        self.evidence = evidence
+        self.readings: tuple[Reading, Reading] | None = None
+        self.error_texts: list[str] = []
+        self.continued: Continued | None = None
+        self._source, self._destination, self._watch = source, destination, watch
+        self._tell_step, self._retire = tell_step, retire
+
+    async def run(self) -> Verdict:
+        """Returns the settled verdict. Raises nothing of QEMU's: what can't be read or done is part of the verdict."""
+        spent: frozenset[Step] = frozenset()
+        unchanged_since_s = time.monotonic()
+        for _ in range(STEPS_MOST):
+            readings = await self._read()
+            if readings != self.readings:
+                self.readings, spent, unchanged_since_s = readings, frozenset(), time.monotonic()
+            self.evidence = learn(self.evidence, *readings)
+            verdict = settle(
+                Situation(source=readings[0], destination=readings[1], evidence=self.evidence, spent=spent)
+            )
+            if verdict.settled:
+                return verdict
+            if verdict.step is Step.KEEP_OBSERVING:
+                await self._watch.wait_until(lambda: False, OBSERVE_S)
+                if time.monotonic() - unchanged_since_s > OBSERVE_BOUND_S:
+                    spent |= {verdict.step}
+                continue
+            self._tell_step(verdict)
+            self.evidence = intend(self.evidence, verdict.step)
+            await self._perform(verdict.step)
+            spent |= {verdict.step}
+        raise AssertionError("the outcome table does not settle")
+
+    async def _read(self) -> tuple[Reading, Reading]:
+        source, destination = await asyncio.gather(self._read_side(self._source), self._read_side(self._destination))
+        if self._watch.guest_ended_itself:
+            self.evidence = msgspec.structs.replace(self.evidence, guest_shut_down=True)
+        return source, destination
+
+    async def _read_side(self, side: Side) -> Reading:
+        if side.is_gone():
+            return Reading(Absence.GONE)
+        try:
+            if side.monitor.closed:
+                await side.reconnect(READ_BOUND_S)
+                self._watch.follow(side)
+            state = await side.monitor.query_status(timeout_s=READ_BOUND_S)
+            observation = await side.monitor.query_migrate(timeout_s=READ_BOUND_S)
+        except LivemigError:
+            return Reading(Absence.GONE if side.is_gone() else Absence.UNREACHABLE)
+        if observation.error_text and observation.error_text not in self.error_texts:
+            self.error_texts.append(observation.error_text)
+        return Reading(state, observation.status)
+
+    async def _perform(self, step: Step) -> None:
+        with contextlib.suppress(LivemigError):
+            match step:
+                case Step.CANCEL:
+                    await self._source.monitor.execute("migrate_cancel", timeout_s=STEP_BOUND_S)
+                case Step.YANK_SOURCE:
+                    await _yank(self._source)
+                case Step.YANK_DESTINATION:
+                    await _yank(self._destination)
+                case Step.END_DESTINATION:
+                    await self._destination.end()
+                case Step.CONTINUE_SOURCE:
+                    await self._source.monitor.execute("cont", timeout_s=STEP_BOUND_S)
+                case Step.CONTINUE_DESTINATION:
+                    self.note_continued(await continue_destination(self._destination, self._watch))
+                case Step.RETIRE_SOURCE:
+                    await self._retire()
+                case _:
+                    pass  # condemning is journalled by `intend`'s caller; the rest are ends
+
+    def note_continued(self, continued: Continued) -> None:
+        """Adds to the evidence what came of ``cont`` at the destination."""
+        self.continued = continued
+        if continued.runs:
+            continuation = Continuation.RAN
+        elif continued.refused:
+            continuation = Continuation.DISPROVED
+        else:
+            continuation = Continuation.INTENDED
+        self.evidence = msgspec.structs.replace(self.evidence, continuation=continuation)
+
+
+async def _yank(side: Side) -> None:
+    instances = {"instances": [{"type": "migration"}]}
+    await side.monitor.execute_out_of_band("yank", instances, timeout_s=STEP_BOUND_S)

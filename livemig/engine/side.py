@@ -1,0 +1,134 @@
+"""One side of a migration, the source or the destination: its monitor, its process, what is known of its guest.
+
+Joins `livemig.qemu` and `livemig.hosts`; decides nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Any, Literal
+
+import msgspec
+
+from livemig.core.errors import CommandError, LivemigError
+from livemig.core.observation import Observation
+from livemig.core.status import RunState
+from livemig.hosts.local import LocalProcess
+from livemig.qemu.address import Address
+from livemig.qemu.monitor import Monitor
+from livemig.qemu.capabilities import MigrationSettings
+
+SideName = Literal["source", "destination"]
+
+QUIT_BOUND_S = 5.0
+
+
+class Facts(msgspec.Struct, frozen=True, kw_only=True):
+    """What a QEMU says of itself before anything is done to it.
+
+    Attributes:
+        version: Such as ``10.0.2``.
+        guest_name: ``-name``, or empty.
+        run_state: Its run state.
+        observation: Its ``query-migrate``.
+        memory_bytes: The guest's memory, plugged memory included.
+        thread_ids: The host's thread ids of its vCPUs.
+    """
+
+    version: str
+    guest_name: str
+    run_state: RunState
+    observation: Observation
+    memory_bytes: int
+    thread_ids: tuple[int, ...]
+
+
+class Side:
+    """A QEMU that takes part, with its monitor open.
+
+    Attributes:
+        name: ``source`` or ``destination``.
+        address: Its monitor's address.
+        monitor: Its monitor.
+        settings: What livemig changed in it, to be put back.
+        process: Its process, or None when it can't be seen from here.
+        facts: What it said of itself at the start.
+    """
+
+    def __init__(self, name: SideName, address: Address, monitor: Monitor, facts: Facts) -> None:
+        self.name: SideName = name
+        self.address = address
+        self.monitor = monitor
+        self.facts = facts
+        self.settings = MigrationSettings(monitor)
+        self.process = LocalProcess.of_thread(facts.thread_ids[0]) if facts.thread_ids else None
+
+    @classmethod
+    async def connect(cls, name: SideName, address: Address) -> Side:
+        """Opens the monitor and asks for the facts; changes nothing.
+
+        Raises:
+            ConnectError: When the monitor can't be reached, is busy, or is no QMP monitor.
+            LivemigError: When it does not answer as a QEMU does.
+        """
+        monitor = await Monitor.connect(address, name=name)
+        try:
+            return cls(name, address, monitor, await _ask_facts(monitor))
+        except BaseException:
+            await monitor.close()
+            raise
+
+    def is_gone(self) -> bool:
+        """Whether its process is proven to have ended."""
+        return self.process is not None and not self.process.alive
+
+    async def reconnect(self, timeout_s: float) -> None:
+        """Opens the monitor again after its connection ended.
+
+        Raises:
+            ConnectError: When it can't be reached within the bound.
+        """
+        self.monitor = await Monitor.connect(self.address, name=self.name, timeout_s=timeout_s, silence_s=timeout_s)
+
+    async def end(self) -> bool:
+        """Quits this QEMU, and kills it when it does not go; returns whether it is proven gone."""
+        with contextlib.suppress(LivemigError):
+            await self.monitor.execute("quit", timeout_s=QUIT_BOUND_S)
+        if self.process is None:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.monitor.wait_closed(), QUIT_BOUND_S)
+            return False
+        if await self.process.wait_gone(QUIT_BOUND_S):
+            return True
+        self.process.kill()
+        return await self.process.wait_gone(QUIT_BOUND_S)
+
+    async def close(self) -> None:
+        """Closes the monitor; the QEMU goes on as it is."""
+        await self.monitor.close()
+        if self.process is not None:
+            self.process.close()
+
+
+async def _ask_facts(monitor: Monitor) -> Facts:
+    version = await monitor.execute("query-version")
+    name = await monitor.execute("query-name")
+    memory = await _memory(monitor)
+    cpus = await monitor.execute("query-cpus-fast")
+    return Facts(
+        version="{major}.{minor}.{micro}".format(**version["qemu"]),
+        guest_name=name.get("name", ""),
+        run_state=await monitor.query_status(),
+        observation=await monitor.query_migrate(),
+        memory_bytes=int(memory["base-memory"]) + int(memory.get("plugged-memory", 0)),
+        thread_ids=tuple(int(cpu["thread-id"]) for cpu in cpus if "thread-id" in cpu),
+    )
+
+
+async def _memory(monitor: Monitor) -> dict[str, Any]:
+    try:
+        reply: dict[str, Any] = await monitor.execute("query-memory-size-summary")
+    except CommandError:
+        return {"base-memory": 0}
+    return reply

@@ -65,8 +65,8 @@ def _limits(command: Any, *, bandwidth: str | None = None) -> Any:
             type=RATE,
             default=bandwidth,
             show_default=bandwidth or "no cap",
-            help="Cap on what is sent while the guest runs. QEMU's last step, while the guest stands still, is not held "
-            "to it.",
+            help="Cap on what is sent while the guest runs. QEMU's last step, while the guest stands still, is not "
+            "held to it.",
         ),
         click.option(
             "--deadline", type=DURATION, show_default="none", help="Time within which the guest must have moved."

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -178,6 +177,6 @@ def _checked_lines(checked: GuestChecked) -> list[str]:
     where = "in the switchover" if checked.blackout_in_switchover else "during the copy"
     return [
         f"memory: {checked.page_count} pages checked, {state}",
-        f"blackout {format_duration(checked.blackout_s)}: the longest silence in {checked.beat_count} heartbeats, {where}",
+        f"blackout {format_duration(checked.blackout_s)}: the longest silence in {checked.beat_count} beats, {where}",
         *(f"PROBLEM: {problem}" for problem in checked.problems),
     ]

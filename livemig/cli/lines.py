@@ -19,7 +19,8 @@ def _text(event: events.Event) -> str | None:
             name = event.guest_name or "guest"
             return (
                 f"{name}, {format_size(event.memory_bytes)}, QEMU {event.source_version} to "
-                f"{event.destination_version} over {event.channel}; downtime limit {format_duration(event.downtime_limit_s)}"
+                f"{event.destination_version} over {event.channel}; downtime limit "
+                f"{format_duration(event.downtime_limit_s)}"
             )
         case events.RoundCompleted():
             return _round_text(event)

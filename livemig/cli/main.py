@@ -35,11 +35,11 @@ def _refuse(error: click.ClickException, given: Sequence[str]) -> int:
     message = " ".join(error.format_message().split())
     context = getattr(error, "ctx", None)
     hint = f" (see {context.command_path} --help)" if context is not None else ""
-    print(f"livemig: {message}{hint}", file=sys.stderr)  # noqa: T201
+    print(f"livemig: {message}{hint}", file=sys.stderr)
     if "--json" in given:
         from livemig.cli.json_lines import refused_line
 
-        print(refused_line(message), flush=True)  # noqa: T201
+        print(refused_line(message), flush=True)
     return REFUSED
 
 

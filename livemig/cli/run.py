@@ -56,7 +56,7 @@ class JsonScreen:
     def refuse(self, run_id: str, reason: str) -> None:
         """Prints the closing object, and the reason on stderr."""
         _print(refused_line(reason, run_id))
-        print(f"livemig: {reason}", file=sys.stderr)  # noqa: T201
+        print(f"livemig: {reason}", file=sys.stderr)
 
 
 class LineScreen:
@@ -79,11 +79,12 @@ class LineScreen:
 
     def refuse(self, run_id: str, reason: str) -> None:
         """Prints the reason on stderr."""
-        print(f"livemig: {reason}", file=sys.stderr)  # noqa: T201
+        del run_id
+        print(f"livemig: {reason}", file=sys.stderr)
 
 
 def _print(line: str) -> None:
-    print(line, flush=True)  # noqa: T201
+    print(line, flush=True)
 
 
 def screen_for(*, as_json: bool) -> Screen:

@@ -81,12 +81,13 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
             Decides whether anything is to be continued. Journalled.
         continuation: Whether the guest may have run at the destination. Of this the intent and the start of
             post-copy are journalled.
-        source_end: How the migration ended for the source. Not journalled.
+        source_end: How the migration ended for the source. Journalled before the source is retired, not before.
         destination_condemned: The destination was proven not to have run and is never to be continued any
             more. Journalled.
         guest_shut_down: The guest ended itself where it ran: SHUTDOWN with ``guest: true``. Not journalled.
         cancel_requested: Somebody asked for the guest to stay. Journalled, for the words only.
-        fence_confirmed: The side that a person vouches is dead; counts while it is unreachable.
+        fence_confirmed: The side that a person vouches is dead, and, of the source, that it did not run on
+            after its STOP. Counts while the side gives no run state.
     """
 
     state_before: RunState = RunState.RUNNING
@@ -128,6 +129,7 @@ class Fact(StrEnum):
     WENT_ON = "the source failed, was cancelled, resumed or was continued after its STOP"
     CONDEMNED = "the destination is condemned"
     UNDECIDED = "neither was it read how the migration ended for the source, nor was the guest seen running elsewhere"
+    POSTCOPY = "post-copy was asked for"
     GUEST_ENDED = "the guest shut itself down"
     CANCEL_REQUESTED = "a cancel was asked for"
 
@@ -173,6 +175,7 @@ def view_states(source: SourceState, destination: DestinationState, evidence: Ev
         Fact.WENT_ON: source_end is SourceEnd.WENT_ON,
         Fact.CONDEMNED: evidence.destination_condemned,
         Fact.UNDECIDED: not decided,
+        Fact.POSTCOPY: continuation is Continuation.POSTCOPY,
         Fact.GUEST_ENDED: evidence.guest_shut_down or source is SourceState.OFF or destination is DestinationState.OFF,
         Fact.CANCEL_REQUESTED: evidence.cancel_requested,
     }

@@ -156,8 +156,8 @@ class Policy:
         self._progress_time_s = seen.time_s
         return self._decide(
             *self._settings(),
-            reason=f"begin at {format_rate(guard_bytes_s)} until QEMU has counted its first slot, so that it can't stop "
-            f"the guest too early; {self._rule()}",
+            reason=f"begin at {format_rate(guard_bytes_s)} until QEMU has counted its first slot, lest it stop the guest too "
+            f"early; {self._rule()}",
         )
 
     def _rule(self) -> str:
@@ -301,7 +301,7 @@ class Policy:
         return self._give_up(f"{seen.action} was not taken: {seen.reason}", seen.time_s)
 
     def _stop_bound_s(self) -> float:
-        """How long the guest may stand still before the source is freed: three times what was to be expected, and 1 s."""
+        """How long the guest may stand still before the source is freed: three times what was expected, and 1 s."""
         expected_s = self.plan.downtime_limit_s
         if self._lifted:
             expected_s = max(expected_s, self.expected_downtime_s or 0.0)

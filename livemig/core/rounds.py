@@ -34,7 +34,7 @@ class Round(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RoundTracker:
-    """Turns observations into rounds; QEMU's counter may carry over from an earlier attempt, so it is taken relatively."""
+    """Turns observations into rounds. QEMU's counter may carry over from an earlier attempt: it is taken relatively."""
 
     def __init__(self) -> None:
         self._first_count: int | None = None

@@ -110,21 +110,21 @@ _UNDER_WAY = (
     Rule(
         name="moving",
         source=frozenset({S.MOVING}),
-        lacks=frozenset({Fact.RAN}),
+        lacks=frozenset({Fact.RAN, Fact.POSTCOPY}),
         steps=(Step.CANCEL, Step.YANK_SOURCE),
         says="nothing was handed over yet: cancel, so that the guest stays at the source",
     ),
     Rule(
         name="switching",
         source=frozenset({S.SWITCHING}),
-        lacks=frozenset({Fact.MAY_HAVE_RUN}),
+        lacks=frozenset({Fact.MAY_HAVE_RUN, Fact.POSTCOPY}),
         steps=(Step.KEEP_OBSERVING, Step.CANCEL, Step.YANK_SOURCE),
         says="the guest stands still while the rest goes over: let it finish, else take it back",
     ),
     Rule(
         name="ending",
         source=frozenset({S.ENDING}),
-        lacks=frozenset({Fact.MAY_HAVE_RUN}),
+        lacks=frozenset({Fact.MAY_HAVE_RUN, Fact.POSTCOPY}),
         steps=(Step.KEEP_OBSERVING, Step.YANK_SOURCE),
         says="the source is taking the guest back",
     ),
@@ -182,6 +182,14 @@ _UNCLEAR = (
         says="the destination is in a state that livemig does not understand",
         end=_UNKNOWN,
     ),
+    Rule(
+        name="destination-empty-again",
+        destination=_INCOMPLETE,
+        needs=frozenset({Fact.RAN}),
+        steps=(Step.KEEP_OBSERVING, Step.ASK_A_PERSON),
+        says="the guest ran at the destination, and what answers there now waits for one: another QEMU",
+        end=_UNKNOWN,
+    ),
 )
 
 _FORWARD = (
@@ -232,6 +240,7 @@ _FORWARD = (
         steps=(Step.CONTINUE_DESTINATION, Step.ASK_A_PERSON),
         says="the source handed everything over and the destination holds it: continue it there",
         end=_NONE_RUNS,
+        says_at_end="the destination holds the whole guest, stopped, and does not run it; the source holds it too",
     ),
     Rule(
         name="handed-over-alone",
@@ -241,6 +250,7 @@ _FORWARD = (
         steps=(Step.CONTINUE_DESTINATION, Step.ASK_A_PERSON),
         says="only the destination still holds the guest, complete and not older than its disks: continue it",
         end=_NONE_RUNS,
+        says_at_end="only the destination still holds the guest, stopped, and does not run it",
     ),
 )
 
@@ -267,6 +277,16 @@ _MAY_HAVE_RUN = (
         steps=(Step.KEEP_OBSERVING, Step.ASK_A_PERSON),
         says="the destination was told to continue the guest and is out of reach: it may run there",
         end=_UNKNOWN,
+    ),
+    Rule(
+        name="ran-and-ended",
+        source=_KEEPS - _LIVES,
+        destination=frozenset({D.GONE}),
+        needs=frozenset({Fact.RAN}),
+        steps=(Step.ASK_A_PERSON,),
+        says="the guest ran at the destination, whose QEMU has ended: the disks are newer than the source's"
+        " memory; start it afresh from its disks",
+        end=_NONE_RUNS,
     ),
     Rule(
         name="may-have-run-and-ended",
@@ -302,8 +322,10 @@ _SOURCE_ABSENT = (
         name="cut-off-copy",
         source=_ABSENT,
         destination=frozenset({D.LOADING}),
-        steps=(Step.KEEP_OBSERVING, Step.YANK_DESTINATION),
+        steps=(Step.KEEP_OBSERVING, Step.YANK_DESTINATION, Step.ASK_A_PERSON),
         says="no sign of the source: cut the connection; then the destination is either complete or failed",
+        end=_UNKNOWN,
+        says_at_end="no sign of the source, and the destination neither completes nor fails",
     ),
     Rule(
         name="failed-copy",
@@ -326,7 +348,7 @@ _SOURCE_ABSENT = (
         lacks=frozenset({Fact.WENT_ON, Fact.CONDEMNED}),
         steps=(Step.KEEP_OBSERVING, Step.ASK_A_PERSON),
         says="the destination holds the whole guest, stopped; the source is out of reach and may run on:"
-        " reach it, or say that it is dead",
+        " reach it, or say that it is dead and did not run on",
         end=_UNKNOWN,
     ),
     Rule(
@@ -351,7 +373,7 @@ _SOURCE_ABSENT = (
         lacks=frozenset({Fact.WENT_ON, Fact.CONDEMNED}),
         steps=(Step.ASK_A_PERSON,),
         says="the destination holds the whole guest, stopped; the source's QEMU has ended, and nobody saw"
-        " whether it ran on before: if it did not, say that it is dead",
+        " whether it ran on before: if it did not, say so",
         end=_NONE_RUNS,
     ),
     Rule(
@@ -420,6 +442,7 @@ _BACK = (
         steps=(Step.CONTINUE_SOURCE, Step.ASK_A_PERSON),
         says="the destination has ended and did not run: continue the guest at the source",
         end=_NONE_RUNS,
+        says_at_end="the source holds the guest, stopped, and does not run it; the destination has ended",
     ),
     Rule(
         name="take-back-from-condemned",
@@ -428,6 +451,7 @@ _BACK = (
         steps=(Step.CONTINUE_SOURCE, Step.ASK_A_PERSON),
         says="the destination is condemned and did not run: continue the guest at the source",
         end=_NONE_RUNS,
+        says_at_end="the source holds the guest, stopped, and does not run it",
     ),
     Rule(
         name="cannot-take-back",

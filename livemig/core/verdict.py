@@ -118,6 +118,7 @@ class Rule:
         steps: What to do, in this order: the first that is not spent. With all spent the rule is passed over.
         says: Why, as the user is told.
         end: The outcome and the side that has the guest, where the last step settles.
+        says_at_end: What the user is told then, where it differs.
     """
 
     name: str
@@ -128,6 +129,7 @@ class Rule:
     steps: tuple[Step, ...]
     says: str
     end: tuple[Outcome, RunningOn] | None = None
+    says_at_end: str = ""
 
     def applies(self, view: View) -> bool:
         """Whether the rule speaks about this situation."""
@@ -143,7 +145,8 @@ class Rule:
         for step in self.steps:
             if step.settles and self.end is not None:
                 outcome, running_on = self.end
-                return Verdict(rule=self.name, step=step, reason=self.says, outcome=outcome, running_on=running_on)
+                reason = self.says_at_end or self.says
+                return Verdict(rule=self.name, step=step, reason=reason, outcome=outcome, running_on=running_on)
             if step not in spent:
                 return Verdict(rule=self.name, step=step, reason=self.says)
         return None

@@ -18,14 +18,16 @@ SOCKET_PATH_BYTES_MOST = 107
 
 
 class Channel(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the destination listens.
+    """The two ends of the way.
 
     Attributes:
-        uri: For ``migrate`` and ``migrate-incoming``.
+        listen_uri: Where the destination listens, for ``migrate-incoming``.
+        connect_uri: What the source connects to, for ``migrate``.
         description: For the screen and the report.
     """
 
-    uri: str
+    listen_uri: str
+    connect_uri: str
     description: str
 
 
@@ -44,7 +46,7 @@ def local_channel(source: LocalProcess | None, destination: LocalProcess | None)
         path = folder / "migration.sock"
         if len(os.fsencode(path)) > SOCKET_PATH_BYTES_MOST:
             raise RefusedError((f"the socket path {path} is too long: set TMPDIR to a shorter folder",))
-        yield Channel(uri=f"unix:{path}", description="UNIX socket on this host")
+        yield Channel(listen_uri=f"unix:{path}", connect_uri=f"unix:{path}", description="UNIX socket on this host")
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -66,7 +68,5 @@ def _hand_over(folder: Path, owners: set[tuple[int, int]]) -> None:
                 os.chown(folder, user, group)
             except OSError as error:
                 raise RefusedError(
-                    (
-                        f"QEMU runs as user {user}, who can't be given a private folder: run livemig as that user or root",
-                    )
+                    (f"QEMU runs as user {user}, who can't be given a folder: run livemig as that user or root",)
                 ) from error

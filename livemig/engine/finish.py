@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable
+from math import isfinite
 
 import msgspec
 
@@ -26,7 +27,7 @@ CONTINUE_BOUND_S = 5.0
 RESUME_EVENT_BOUND_S = 1.0
 FINAL_FIGURES_BOUND_S = 2.0
 ANNOUNCEMENT = {"initial": 50, "max": 550, "rounds": 5, "step": 100}
-"""QEMU's own defaults in ms; asked for after RESUME, since QEMU announces before ``cont``, also in runs that then fail."""
+"""QEMU's own defaults, in ms; asked for after RESUME: by itself QEMU announces before ``cont``, in failing runs too."""
 
 
 class Continued(msgspec.Struct, frozen=True, kw_only=True):
@@ -100,8 +101,8 @@ def measured_downtime(
         return None
     by_arrival_s = resume.arrival_s - stopped.arrival_s
     total_s, uncertainty_s = by_arrival_s, by_arrival_s
-    if stopped.timestamp_s is None or resume.timestamp_s is None:
-        pass  # that QEMU can't tell the time
+    if not isfinite(resume.timestamp_s - stopped.timestamp_s):
+        pass  # a QEMU that can't tell the time
     elif source.process is not None and destination.process is not None:
         total_s, uncertainty_s = resume.timestamp_s - stopped.timestamp_s, 0.0
     else:
@@ -138,7 +139,7 @@ async def final_figures(monitor: Monitor) -> Observation | None:
 
 
 async def probation(watch: Watch, duration_s: float, *, cut_short: Callable[[], bool]) -> str | None:
-    """Watches the destination; returns what went wrong there, or None. ``completed`` does not prove that a guest lives."""
+    """Watches the destination, since ``completed`` does not prove that a guest lives; returns what went wrong there."""
     since_s = time.monotonic()
     names = {
         "RESET": "the guest reset itself",

@@ -12,8 +12,8 @@ from contextlib import asynccontextmanager
 from livemig.core import event as events
 from livemig.core.errors import CommandError, LivemigError, RefusedError
 from livemig.core.evidence import Continuation, Evidence, SourceEnd
-from livemig.core.outcome import Outcome, RunningOn, Verdict
 from livemig.core.observation import Observation
+from livemig.core.outcome import Outcome, RunningOn, Verdict
 from livemig.core.plan import Plan, PlanChange
 from livemig.core.readings import Absence
 from livemig.core.report import Downtime, Report
@@ -29,8 +29,8 @@ from livemig.engine.watch import Watch
 from livemig.qemu.introspection import query_capabilities
 
 CAPABILITIES_ON = ("events", "return-path", "late-block-activate")
-"""`return-path`: without it the source says ``completed`` although the destination failed to load. `late-block-activate`:
-without it 7.2 takes the disks' locks before ``cont``. Where a QEMU has no such capability, it needs none."""
+"""Where a QEMU has one of them. Without `return-path` the source says ``completed`` although the destination failed to
+load; without `late-block-activate` 7.2 takes the disks' locks before ``cont``."""
 CAPABILITIES_KEPT = frozenset(
     {"validate-uuid", "x-ignore-shared", "dirty-bitmaps", "zero-blocks", "postcopy-blocktime"}
 )
@@ -120,9 +120,9 @@ class Run:
         """Lets the destination listen, paused: it must not run before it is told to, whoever started it and how."""
         monitor = self._destination.monitor
         try:
-            await monitor.execute("migrate-incoming", {"uri": channel.uri, "exit-on-error": False})
+            await monitor.execute("migrate-incoming", {"uri": channel.listen_uri, "exit-on-error": False})
         except CommandError:
-            await monitor.execute("migrate-incoming", {"uri": channel.uri})  # before 9.1 it ends on an error
+            await monitor.execute("migrate-incoming", {"uri": channel.listen_uri})  # before 9.1 it ends on an error
         await monitor.execute("stop")
 
     def _tell_prepared(self, channel: Channel) -> None:
@@ -148,7 +148,7 @@ class Run:
     async def migrate(self, channel: Channel) -> Report:
         """Moves the guest and returns how it ended. Whatever fails is in the report, not raised."""
         try:
-            await self.live.drive(lambda: self._source.monitor.execute("migrate", {"uri": channel.uri}))
+            await self.live.drive(lambda: self._source.monitor.execute("migrate", {"uri": channel.connect_uri}))
         except LivemigError as error:
             self._failure = str(error)
         settlement = Settlement(

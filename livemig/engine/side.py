@@ -16,8 +16,8 @@ from livemig.core.observation import Observation
 from livemig.core.status import RunState
 from livemig.hosts.local import LocalProcess
 from livemig.qemu.address import Address
-from livemig.qemu.monitor import Monitor
 from livemig.qemu.capabilities import MigrationSettings
+from livemig.qemu.monitor import Monitor
 
 SideName = Literal["source", "destination"]
 

@@ -13,7 +13,7 @@ import msgspec
 from livemig.core.errors import PlanError
 from livemig.core.units import format_size
 
-__all__ = ["PAGE_BYTES", "UNLIMITED", "Content", "Pattern", "Phase", "Rewrite", "Workload"]
+__all__ = ["PAGE_BYTES", "UNLIMITED", "Content", "Pattern", "Phase", "Rewrite", "Workload", "usable_bytes"]
 
 PAGE_BYTES: Final = 4096
 UNLIMITED: Final = float("inf")
@@ -22,8 +22,8 @@ UNLIMITED: Final = float("inf")
 _ADDRESSABLE_BYTES = 2**32
 _RATE_MOST_BYTES_S = 2**38
 _TIME_MOST_S = 4_233_600.0
-_FIRMWARE_BYTES = 0x140000
-"""What the guest keeps for itself at most, without its generation table."""
+_DATA_END = 0x110000
+"""Below this address lies what the guest keeps for itself; then its generation table, then the pages."""
 _TABLE_BYTES_PER_PAGE = 4
 
 
@@ -177,17 +177,17 @@ class Workload(Phase, frozen=True, kw_only=True, forbid_unknown_fields=True):
     def check_fits(self, memory_bytes: int) -> None:
         """Sees that a guest of `memory_bytes` can hold the filled memory.
 
-        The guest says the same itself, but only once it runs. On ``q35`` above 2.75 GiB it has only 2 GiB.
+        The guest says the same itself, but only once it runs. Of memory above 4 GiB nothing can be used; how much
+        lies below depends on the machine type (3 GiB on ``pc``; on ``q35`` with more than 2.75 GiB, 2 GiB).
 
         Raises:
-            PlanError: When it can't; the message says how much would do.
+            PlanError: When it can't; the message says how much it can hold.
         """
-        page_count = self.filled_bytes // PAGE_BYTES
-        needed_bytes = _FIRMWARE_BYTES + page_count * (PAGE_BYTES + _TABLE_BYTES_PER_PAGE) + PAGE_BYTES
-        if needed_bytes > memory_bytes:
+        most_bytes = usable_bytes(memory_bytes)
+        if self.filled_bytes > most_bytes:
             raise PlanError(
-                f"a guest of {format_size(memory_bytes)} can't hold {format_size(self.filled_bytes)} of content, "
-                f"that needs {format_size(needed_bytes)}"
+                f"a guest of {format_size(memory_bytes)} can't hold {format_size(self.filled_bytes)} of content: "
+                f"{most_bytes} bytes at most"
             )
 
     def parameters(self) -> dict[str, str]:
@@ -215,6 +215,16 @@ class Workload(Phase, frozen=True, kw_only=True, forbid_unknown_fields=True):
         """Returns what follows ``-fw_cfg`` on QEMU's command line; needs no quoting in a shell."""
         text = ":".join(f"{name}={value}" for name, value in self.parameters().items())
         return f"name=opt/livemig,string={text}"
+
+
+def usable_bytes(memory_bytes: int) -> int:
+    """Returns how much of a guest's memory below 4 GiB can hold pages, in bytes."""
+    free_bytes = max(0, memory_bytes - _DATA_END)
+    page_count = free_bytes // (PAGE_BYTES + _TABLE_BYTES_PER_PAGE)
+    table_bytes = -(-page_count * _TABLE_BYTES_PER_PAGE // PAGE_BYTES) * PAGE_BYTES
+    if table_bytes + page_count * PAGE_BYTES > free_bytes:
+        page_count -= 1
+    return page_count * PAGE_BYTES
 
 
 def _within(name: str, value: float, least: float, most: float) -> None:

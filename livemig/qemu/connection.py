@@ -4,11 +4,13 @@ Overrides only the hooks that qemu.qmp documents for it, and these of its habits
 
 - it formats each message for its log, wanted or not: 50 ms for a schema, and secrets in the log;
 - its own listener keeps each event for ever;
+- when writing fails, what asyncio has read and not yet handed out is lost, and with it the last events;
 - it says "Unknown ID" at WARNING for a reply that comes after the caller gave up.
 """
 
 import logging
 import math
+import socket
 import time
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any
@@ -24,6 +26,10 @@ from livemig.qemu.event_stream import MonitorEvent
 _silent = logging.getLogger("livemig.qemu.protocol")
 _silent.disabled = True
 """qemu.qmp logs an ERROR for each failed connection attempt; livemig reports those itself."""
+
+_READ_BYTES = 1 << 26
+"""More than asyncio ever holds back, so that a read takes all that has come."""
+_DRAIN_READS = 100
 
 
 class _Timestamp(msgspec.Struct, frozen=True):
@@ -55,6 +61,7 @@ class Connection(QMPClient):
         self._on_answer = on_answer
         self._sent_s: dict[str, float] = {}
         self._arrival_s = 0.0
+        self._unread = bytearray()
 
     @property
     def offers_out_of_band(self) -> bool:
@@ -65,6 +72,66 @@ class Connection(QMPClient):
     def version(self) -> Mapping[str, object]:
         """The greeting's version, for reports only: what QEMU can do is asked for."""
         return {} if self.greeting is None else self.greeting.QMP.version
+
+    @property
+    def unread(self) -> bytes:
+        """What came and is no whole line."""
+        return bytes(self._unread)
+
+    def read_rest(self, rest: socket.socket) -> bool:
+        """After a failure of the stream: gives the events that were still on their way.
+
+        Args:
+            rest: A duplicate of the connection's socket.
+
+        Returns:
+            Whether that was everything up to QEMU's end of the connection.
+        """
+        complete = self._drain(rest)
+        *lines, remainder = bytes(self._unread).split(b"\n")
+        try:
+            for message in [Message(line) for line in lines]:
+                self._cb_inbound(message)
+                if "event" in message:
+                    self._on_event(self._event(message))
+        except (ProtocolError, ValueError, RecursionError):
+            return False
+        return complete and not remainder
+
+    def _drain(self, rest: socket.socket) -> bool:
+        for _ in range(_DRAIN_READS):
+            try:
+                chunk = rest.recv(_READ_BYTES)
+            except ConnectionResetError:
+                # A UNIX socket says so once, after its last byte, when QEMU ended with a command of ours unread.
+                # TCP may have thrown away what was on its way.
+                if rest.family != socket.AF_UNIX:
+                    return False
+                continue
+            except OSError:
+                return False
+            if not chunk:
+                return rest.family == socket.AF_UNIX
+            self._unread += chunk
+        return False
+
+    async def _readline(self) -> bytes:
+        searched = 0
+        while (end := self._unread.find(b"\n", searched)) < 0:
+            searched = len(self._unread)
+            if searched > self.readbuflen:
+                raise ProtocolError("a message has no end")
+            assert self._reader is not None  # noqa: S101  # set as long as qemu.qmp reads
+            chunk = await self._reader.read(_READ_BYTES)
+            if not chunk and not self._unread:
+                raise EOFError
+            if not chunk:
+                end = searched
+                break
+            self._unread += chunk
+        line = bytes(self._unread[: end + 1])
+        del self._unread[: end + 1]
+        return line
 
     def _cb_outbound(self, msg: Message) -> Message:
         identity = msg.get("id")

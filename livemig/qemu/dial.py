@@ -15,13 +15,14 @@ from livemig.qemu.connection import Connection
 RETRY_S = 0.02
 """Pause between two attempts while nobody listens yet."""
 
+_NOT_QMP = "what answers there does not speak QMP: name the socket given with -qmp"
 _SECOND_MONITOR = "give QEMU a second one (-qmp unix:PATH,server=on,wait=off), or end the other client"
 
 
 async def dial(
     address: Address, connection: Connection, *, timeout_s: float, silence_s: float, starting: bool
 ) -> socket.socket:
-    """Connects and negotiates; gives the socket, which belongs to the connection.
+    """Connects and negotiates; gives a duplicate of the connection's socket, for the caller to close.
 
     Args:
         address: Where the monitor is.
@@ -35,12 +36,14 @@ async def dial(
     """
     deadline_s = time.monotonic() + timeout_s
     opened = await _open_socket(address, deadline_s, starting=starting)
+    duplicate = opened.dup()
     try:
         await _negotiate(address, opened, connection, deadline_s=deadline_s, silence_s=silence_s)
     except BaseException:
+        duplicate.close()
         opened.close()
         raise
-    return opened
+    return duplicate
 
 
 async def _open_socket(address: Address, deadline_s: float, *, starting: bool) -> socket.socket:
@@ -141,6 +144,8 @@ async def _negotiate(
 def _why_silent(connection: Connection) -> str:
     if connection.greeting is not None:
         return "QEMU greets but does not answer: its main loop hangs"
+    if connection.unread:
+        return _NOT_QMP
     return f"another client holds this monitor (connected, but no greeting came): {_SECOND_MONITOR}"
 
 
@@ -153,7 +158,7 @@ def _why_not_qmp(error: ProtocolConnectError) -> str:
     seen = repr(getattr(getattr(cause, "exc", None), "raw", b""))
     if "(qemu)" in seen or "monitor - type" in seen:
         return "that is a human monitor (HMP), not QMP: name the socket given with -qmp"
-    return "what answers there does not speak QMP: name the socket given with -qmp"
+    return _NOT_QMP
 
 
 def _error(address: Address, reason: str) -> ConnectError:

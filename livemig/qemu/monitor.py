@@ -310,6 +310,8 @@ class Monitor:
             kind, reason = EndKind.END_OF_FILE, "QEMU closed the connection"
         except OSError as error:
             kind, reason = EndKind.BROKEN, f"the connection broke: {error.strerror or error}"
+            if self._connection.read_rest(self._socket):
+                kind, reason = EndKind.END_OF_FILE, "QEMU closed the connection"
         except QMPError as error:
             kind, reason = EndKind.BROKEN, f"what came is not QMP: {str(error).splitlines()[0]}"
         except Exception as error:  # noqa: BLE001  # whatever a garbled stream makes json or asyncio raise
@@ -345,5 +347,6 @@ class Monitor:
         for stream in tuple(self._streams):
             stream.finish(end)
         self._streams.clear()
+        self._socket.close()
         self._answered.set()
         return end

@@ -12,7 +12,6 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-
 PACKET_BYTES = 1024
 """QEMU's stub answers E22 to larger pieces."""
 

@@ -4,11 +4,11 @@ from typing import Any
 
 VERSION: dict[str, Any] = {"qemu": {"micro": 2, "minor": 0, "major": 10}, "package": "fake"}
 
-CAPABILITIES = (
-    "xbzrle rdma-pin-all auto-converge zero-blocks events postcopy-ram x-colo release-ram return-path"
+CAPABILITIES = tuple(
+    "xbzrle rdma-pin-all auto-converge zero-blocks events postcopy-ram x-colo release-ram return-path"  # noqa: SIM905
     " pause-before-switchover multifd dirty-bitmaps postcopy-blocktime late-block-activate x-ignore-shared"
-    " validate-uuid background-snapshot zero-copy-send postcopy-preempt switchover-ack dirty-limit mapped-ram"
-).split()
+    " validate-uuid background-snapshot zero-copy-send postcopy-preempt switchover-ack dirty-limit mapped-ram".split()
+)
 
 PARAMETERS: dict[str, Any] = {
     "cpu-throttle-tailslow": False,

@@ -71,6 +71,11 @@ class FakeMigration:
         """Whether an outgoing migration runs, so that capabilities are fixed."""
         return self.status not in TERMINAL and self._uri is None
 
+    @property
+    def connected(self) -> bool:
+        """Whether a channel is open or listened on, so that it can be yanked."""
+        return self.status not in TERMINAL
+
     def end(self) -> None:
         """The process ends: the peer notices."""
         if self._uri is not None:

@@ -248,11 +248,15 @@ class FakeQemu:
         return {}
 
     def _do_yank(self, instances: list[JSON]) -> JSON:
+        if not instances:
+            return {}
+        if instances != self._do_query_yank():
+            raise Refused("Instance not found", "DeviceNotFound")
         self.migration.fail("Channel error: Input/output error")
         return {}
 
     def _do_query_yank(self) -> list[JSON]:
-        return [{"type": "migration"}] if self.migration.running else []
+        return [{"type": "migration"}] if self.migration.connected else []
 
     def _do_announce_self(self, **_: Any) -> JSON:
         return {}
@@ -273,13 +277,13 @@ class FakeQemu:
             self.set_run_state("running")
         return {}
 
-    def _do_object_add(self, id: str, **properties: Any) -> JSON:
+    def _do_object_add(self, id: str, **properties: Any) -> JSON:  # noqa: A002
         if id in self.objects:
             raise Refused(f"attempt to add duplicate property '{id}' to object (type 'container')")
         self.objects[id] = properties["qom_type"]
         return {}
 
-    def _do_object_del(self, id: str) -> JSON:
+    def _do_object_del(self, id: str) -> JSON:  # noqa: A002
         if self.objects.pop(id, None) is None:
             raise Refused(f"object '{id}' not found")
         return {}

@@ -10,7 +10,6 @@ The truth is kept beside what the engine knows, and `Broken` is raised where the
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -55,6 +54,8 @@ class World(NamedTuple):
     faults_left: int = 1
     # The engine.
     at: str = "watch"
+    half_read: MigrationStatus | RunState | None = None
+    """The first of the two answers that make a reading."""
     last_source: Reading | None = None
     last_destination: Reading | None = None
     evidence: Evidence = Evidence()
@@ -64,6 +65,7 @@ class World(NamedTuple):
     only_cont: bool = False
     """The one ``cont`` ever sent to the destination is this process's, and its events were followed since."""
     intent_journalled: bool = True
+    completion_journalled: bool = False
     blind: bool = False
     """Something was lost that the engine needed to know: contact, its memory, a command."""
     returned: bool = False
@@ -82,11 +84,15 @@ class Model:
         judge: The table.
         live: Whether the guest lived before.
         powers_off: Whether the guest may shut itself down.
+        state_first: Whether the engine asks for the run state before the status, which it must not.
+        losses: Whether to hold the table to losing no guest: with one fault it can, with two at once it can't.
     """
 
     judge: Judge = judge
     live: bool = True
     powers_off: bool = True
+    losses: bool = True
+    state_first: bool = False
     _verdicts: dict[tuple[Reading, Reading, Evidence, Steps], Verdict] = field(default_factory=dict)
 
     def start(self, faults: int) -> World:
@@ -133,8 +139,9 @@ class Model:
             if now.link == "cut" or (now.source == "dead" and now.link == "ok"):
                 yield "destination fails", now._replace(destination_status=MigrationStatus.FAILED)
         if self.powers_off and now.destination_runs:
-            yield "guest shuts down at destination", now._replace(
-                destination="dead", destination_runs=False, guest_off=True
+            yield (
+                "guest shuts down at destination",
+                now._replace(destination="dead", destination_runs=False, guest_off=True),
             )
 
     # What goes wrong.
@@ -184,11 +191,13 @@ class Model:
         evidence = Evidence(
             state_before=now.evidence.state_before,
             continuation=continuation,
+            source_end=SourceEnd.COMPLETED if now.completion_journalled else SourceEnd.UNKNOWN,
             destination_condemned=now.evidence.destination_condemned,
             fence_confirmed=fence,
         )
         return now._replace(
             at="read source",
+            half_read=None,
             evidence=evidence,
             spent=frozenset(),
             last_source=None,
@@ -207,17 +216,28 @@ class Model:
         match now.at:
             case "watch":
                 yield "engine begins to settle", now._replace(at="read source")
-            case "read source":
-                yield "read source", self._read_source(now)
-            case "read destination":
-                yield "read destination", self._read_destination(now)
+            case "read source" | "read destination":
+                yield now.at, self._read(now)
             case "act":
                 yield from self._act(now)
             case _:
                 yield from self._person(now)
 
-    def _read_source(self, now: World) -> World:
-        reading = self.source_reading(now)
+    def _read(self, now: World) -> World:
+        """Asks for the status, then for the run state; QEMU may move between the two."""
+        at_source = now.at == "read source"
+        reading = self.source_reading(now) if at_source else self.destination_reading(now)
+        if not isinstance(reading.state, Absence):
+            if now.half_read is None:
+                return now._replace(half_read=reading.state if self.state_first else reading.migration)
+            if isinstance(now.half_read, RunState):
+                reading = Reading(now.half_read, reading.migration)
+            else:
+                reading = Reading(reading.state, now.half_read)
+        now = now._replace(half_read=None)
+        return self._read_source(now, reading) if at_source else self._read_destination(now, reading)
+
+    def _read_source(self, now: World, reading: Reading) -> World:
         end, shut_down = now.evidence.source_end, now.evidence.guest_shut_down
         if now.follows_source and now.source == "dead":
             end = self._source_end_by_events(now)
@@ -242,8 +262,7 @@ class Model:
         completed = now.source_status is MigrationStatus.COMPLETED
         return SourceEnd.COMPLETED if completed else SourceEnd.ENDED_QUIETLY
 
-    def _read_destination(self, now: World) -> World:
-        reading = self.destination_reading(now)
+    def _read_destination(self, now: World, reading: Reading) -> World:
         evidence = now.evidence
         if now.follows_destination and now.destination == "dead":
             if now.destination_ran:
@@ -316,9 +335,9 @@ class Model:
             again = again._replace(
                 evidence=intend(now.evidence, step),
                 intent_journalled=now.intent_journalled or step is Step.CONTINUE_DESTINATION,
+                completion_journalled=now.completion_journalled or step is Step.RETIRE_SOURCE,
             )
-            for label, after in self._perform(again, step, now):
-                yield label, after
+            yield from self._perform(again, step, now)
         if now.faults_left:
             yield f"{step} is lost", again._replace(faults_left=now.faults_left - 1, blind=True)
 
@@ -387,8 +406,10 @@ class Model:
         again = now._replace(returned=True)
         if now.source_contact and now.destination_contact:
             yield "recover", self.reenter(again)
-        if now.source == "host dead":
-            yield "the source is vouched dead", self.reenter(again, Side.SOURCE)
+        # A person sees to it that the source did not run on by itself, but knows nothing of livemig's own `cont`.
+        continued = now.source_status is MigrationStatus.COMPLETED
+        if now.source == "host dead" and (not now.source_ran_on or continued):
+            yield "the source is vouched dead, and not to have run on", self.reenter(again, Side.SOURCE)
         if now.destination == "host dead":
             yield "the destination is vouched dead", self.reenter(again, Side.DESTINATION)
 
@@ -396,16 +417,14 @@ class Model:
 
     def _check_loss(self, now: World, *, ended: Side) -> None:
         """Raises when the only QEMU that holds the guest's newest state is ended."""
-        if now.guest_off:
+        if now.guest_off or not self.losses:
             return
         at_source = now.source == "up" and not now.destination_ran
         complete = now.destination_status is MigrationStatus.COMPLETED
         at_destination = now.destination == "up" and complete and not now.source_ran_on
+        at_destination = at_destination and not gave_up(now) and not now.destination_refuses
         if ended is Side.DESTINATION and at_destination and not at_source:
-            # After failed or cancelled was read, or once condemned, the design leaves it to a person at most.
-            given_up = now.source_status in (MigrationStatus.FAILED, MigrationStatus.CANCELLED)
-            if not given_up and not now.destination_refuses:
-                raise Broken("the destination was ended, and nobody else had the guest")
+            raise Broken("the destination was ended, and nobody else had the guest")
         # A guest that never ran is in both until the source ends: the reading before is the hand-over.
         if ended is Side.SOURCE and at_source and not at_destination and self.live:
             raise Broken("the source was retired, and nobody else had the guest")
@@ -419,9 +438,7 @@ class Model:
     def _check_claim(self, now: World, verdict: Verdict) -> None:
         match verdict.outcome:
             case Outcome.COMPLETED:
-                good = now.destination_ran or (
-                    not self.live and now.destination_status is MigrationStatus.COMPLETED
-                )
+                good = now.destination_ran or (not self.live and now.destination_status is MigrationStatus.COMPLETED)
                 good = good and not now.source_runs
             case Outcome.FAILED | Outcome.CANCELLED:
                 stays = now.source_runs or not self.live or now.source != "up"
@@ -430,19 +447,32 @@ class Model:
                 good = now.guest_off
             case _:
                 good = True
-        if verdict.running_on is RunningOn.NONE and (now.source_runs or now.destination_runs):
-            good = False
+        if verdict.running_on is RunningOn.NONE and self._reads_so_still(now):
+            good = good and not (now.source_runs or now.destination_runs)
         if not good:
             raise Broken(f"{verdict.rule}: claims {verdict.outcome} on {verdict.running_on}")
 
-    @staticmethod
-    def _check_question(now: World, verdict: Verdict) -> None:
-        """Raises when a person is asked although everything is known and the guest is there."""
+    def _reads_so_still(self, now: World) -> bool:
+        return now.last_source == self.source_reading(now) and now.last_destination == self.destination_reading(now)
+
+    def _check_question(self, now: World, verdict: Verdict) -> None:
+        """Raises when a person is asked although everything is known and the guest is there.
+
+        A QEMU that could still move and did not within all bounds hangs: that is for a person. So is what
+        changes after the last reading: recovery finds it.
+        """
+        if not self._reads_so_still(now):
+            return
+        if now.evidence.guest_shut_down:
+            raise Broken(f"{verdict.rule}: the guest's own end is taken for a failure")
+        if any("guest shuts down" not in label for label, _ in self.moves(now)):
+            return
         complete = now.destination_status is MigrationStatus.COMPLETED
         at_source = now.source == "up" and not now.destination_ran
         at_destination = now.destination == "up" and complete and not now.source_ran_on
-        hidden = not (now.source_contact and now.destination_contact) or now.link == "black"
+        hidden = not (now.source_contact and now.destination_contact)
         obstinate = now.source_sticks or now.destination_refuses
+        at_destination = at_destination and not gave_up(now)
         if (at_source or at_destination) and not (hidden or obstinate or now.blind):
             raise Broken(f"{verdict.rule}: asks a person although everything is known")
 
@@ -450,6 +480,11 @@ class Model:
 def replace(evidence: Evidence, **changes: object) -> Evidence:
     """The evidence with something changed."""
     return Evidence(**({name: getattr(evidence, name) for name in evidence.__struct_fields__} | changes))
+
+
+def gave_up(now: World) -> bool:
+    """Whether the source failed or was cancelled: from there what it sent is never continued."""
+    return now.source_status in (MigrationStatus.FAILED, MigrationStatus.CANCELLED)
 
 
 def runs_at_source(now: World) -> World:
@@ -468,88 +503,3 @@ def runs_at_destination(now: World) -> World:
     if now.source_ran_on:
         raise Broken("the destination runs with a memory older than the disks")
     return now._replace(destination_runs=True, destination_ran=True)
-
-
-@dataclass
-class Explored:
-    """What came of looking everywhere.
-
-    Attributes:
-        state_count: Worlds reached.
-        longest: Most engine steps from any world to the end, once faults have stopped.
-        ends: The verdicts that were settled, by rule.
-    """
-
-    state_count: int
-    longest: int
-    ends: frozenset[str]
-
-
-def explore(model: Model, *, faults: int = 1, most: int = 5_000_000) -> Explored:
-    """Goes everywhere, and checks that each way ends.
-
-    Raises:
-        Broken: With the way that led there.
-    """
-    start = model.start(faults)
-    came_from: dict[World, tuple[World, str] | None] = {start: None}
-    calm: dict[World, list[World]] = {}
-    queue = deque([start])
-    while queue:
-        now = queue.popleft()
-        followers: list[World] = []
-        try:
-            for strikes, changes in ((False, model.engine), (False, model.moves), (True, model.faults)):
-                for label, after in changes(now):
-                    if not strikes and label != "observe":
-                        followers.append(after)
-                    if after not in came_from:
-                        came_from[after] = (now, label)
-                        queue.append(after)
-        except Broken as broken:
-            raise Broken(f"{broken}\n{_way(came_from, now)}") from None
-        calm[now] = followers
-        if len(came_from) > most:
-            raise AssertionError(f"more than {most} worlds")
-    ends = frozenset(now.verdict.rule for now in came_from if now.verdict is not None)
-    return Explored(state_count=len(came_from), longest=_longest(calm), ends=ends)
-
-
-def _way(came_from: dict[World, tuple[World, str] | None], now: World) -> str:
-    labels: list[str] = []
-    step = came_from[now]
-    while step is not None:
-        now, label = step
-        labels.append(label)
-        step = came_from[now]
-    return " > ".join(reversed(labels))
-
-
-def _longest(calm: dict[World, list[World]]) -> int:
-    """The longest way without faults.
-
-    Raises:
-        Broken: When one goes round and never ends, or ends unsettled.
-    """
-    lengths: dict[World, int] = {}
-    entered: set[World] = set()
-    for root in calm:
-        stack = [root]
-        while stack:
-            now = stack[-1]
-            if now in lengths:
-                stack.pop()
-                continue
-            if now not in entered:
-                entered.add(now)
-                if not calm[now] and now.at != "settled":
-                    raise Broken(f"stands still at {now}")
-                for after in calm[now]:
-                    if after not in lengths:
-                        if after in entered:
-                            raise Broken(f"goes round for ever at {after}")
-                        stack.append(after)
-                continue
-            lengths[now] = 1 + max((lengths[after] for after in calm[now]), default=0)
-            stack.pop()
-    return max(lengths.values())

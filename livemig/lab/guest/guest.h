@@ -205,7 +205,7 @@ void power_suspend(void); /* returns when woken */
 extern u64 batch_span; /* the longest time between two looks at the clock */
 void say_event(const char *event, u64 now);
 bool poll_beat(u64 now);
-/* Halves or doubles the size of a batch so that it takes about batch_span. */
+/* The next batch's size, so that it takes about batch_span. */
 u32 fit_batch(u32 batch, u32 done, u64 took);
 void stop_for_ever(void) __attribute__((noreturn));
 

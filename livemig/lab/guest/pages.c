@@ -20,7 +20,7 @@ u32 page_count, filled_page_count;
 u64 write_count __attribute__((aligned(4096)));
 u64 fault_count;
 
-extern u8 bss_end[];
+extern u8 data_end[];
 
 static const char *const fault_names[] = {
 	"none", "stale", "newer", "torn", "lost", "foreign", "corrupt", "body", "table", "total",
@@ -29,11 +29,11 @@ static const char *const fault_names[] = {
 /* Behind the program: the table, then the pages, up to the end of the memory. */
 void pages_lay_out(void)
 {
-	u32 free_bytes = firmware_low_ram_bytes() - (u32)bss_end;
+	u32 free_bytes = firmware_low_ram_bytes() - (u32)data_end;
 	page_count = free_bytes / (PAGE_BYTES + sizeof *generation);
-	generation = (u32 *)bss_end;
+	generation = (u32 *)data_end;
 	u32 table_bytes = (page_count * sizeof *generation + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES;
-	page_base = (u32 *)((u32)bss_end + table_bytes);
+	page_base = (u32 *)((u32)data_end + table_bytes);
 	if (table_bytes + page_count * PAGE_BYTES > free_bytes)
 		page_count--;
 }

@@ -54,6 +54,7 @@ class LiveMigration:
         policy: What decides.
         phase: Where it stands.
         rounds: The passes that ended.
+        warnings: What the user should know, in the order it was seen.
         last: The source's last observation before the switchover, or None.
         stopped: The source's STOP of the switchover, or None.
         watch: The events of both sides.
@@ -72,6 +73,7 @@ class LiveMigration:
     ) -> None:
         self.policy = Policy(plan)
         self.rounds: list[Round] = []
+        self.warnings: list[str] = []
         self.last: Observation | None = None
         self.stopped: MonitorEvent | None = None
         self.watch = watch
@@ -107,6 +109,11 @@ class LiveMigration:
         self._tell_listener(event)
         if self._recorder is not None:
             self._recorder.write(EventRecord(event=event))
+
+    def warn(self, text: str) -> None:
+        """Tells the user something that does not end the migration."""
+        self.warnings.append(text)
+        self.tell(events.Warned(time_s=self.now_s, text=text))
 
     def cancel(self, reason: str) -> None:
         """Asks that the guest stay at the source; honoured until the switchover has begun."""
@@ -192,7 +199,7 @@ class LiveMigration:
                     self._tracker.note_sync(int(event.data.get("pass", 0)))
                 self._poll_now.set()
             case "RESET" | "GUEST_PANICKED" | "WATCHDOG" | "BLOCK_IO_ERROR":
-                self.tell(events.Warned(time_s=time_s, text=f"the guest had a {event.name} while it moved"))
+                self.warn(f"the guest had a {event.name} while it moved")
             case _:
                 pass
 
@@ -311,7 +318,7 @@ class LiveMigration:
             except MonitorLost:
                 return
             except LivemigError as error:
-                self.tell(events.Warned(time_s=self.now_s, text=str(error)))
+                self.warn(str(error))
                 await asyncio.sleep(POLL_S)
                 continue
             self.watch.put(inputs.Observed(time_s=observation.time_s, observation=observation))

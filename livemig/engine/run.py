@@ -60,7 +60,6 @@ class Run:
         self._id = run_id
         self._source, self._destination, self._watch = source, destination, watch
         self._recorder = recorder
-        self._warnings: list[str] = []
         self._failure: str | None = None
         self._resumed_s: float | None = None
         self._source_kept = False
@@ -143,7 +142,7 @@ class Run:
             )
         )
         for text in cautions(policy.plan, policy.fixed_downtime_s, out_of_band=self._source.monitor.out_of_band):
-            self._warn(text)
+            self.live.warn(text)
 
     async def migrate(self, channel: Channel) -> Report:
         """Moves the guest and returns how it ended. Whatever fails is in the report, not raised."""
@@ -229,12 +228,12 @@ class Run:
         plan = self.live.policy.plan
         trouble = await probation(self._watch, plan.probation_s, cut_short=lambda: self._cut_probation)
         if trouble is not None:
-            self._warn(
+            self.live.warn(
                 f"{trouble}: the source is kept, paused; look at the guest before you quit it, and never `cont` both"
             )
         self._source_kept = trouble is not None or plan.keep_source
         if not self._source_kept and not await self._source.end():
-            self._warn("the source was told to quit, but its end could not be seen")
+            self.live.warn("the source was told to quit, but its end could not be seen")
         self.live.tell(events.SourceRetired(time_s=self.live.now_s, kept=self._source_kept))
 
     async def _restore(self, *sides: Side) -> None:
@@ -244,13 +243,9 @@ class Run:
                 continue
             try:
                 for failure in await side.settings.restore():
-                    self._warn(f"{side.name}: {failure}")
+                    self.live.warn(f"{side.name}: {failure}")
             except LivemigError as error:
-                self._warn(f"{side.name}: migration settings may not be as before: {error}")
-
-    def _warn(self, text: str) -> None:
-        self._warnings.append(text)
-        self.live.tell(events.Warned(time_s=self.live.now_s, text=text))
+                self.live.warn(f"{side.name}: migration settings may not be as before: {error}")
 
     async def _report(self, verdict: Verdict, settlement: Settlement, downtime: Downtime | None) -> Report:
         outcome = verdict.outcome or Outcome.UNKNOWN
@@ -259,7 +254,7 @@ class Run:
             await announce(self._source)
         await self._restore(self._source, self._destination)
         if self._recorder is not None and self._recorder.failure is not None:
-            self._warn(self._recorder.failure)
+            self.live.warn(self._recorder.failure)
         live, policy, figures = self.live, self.live.policy, self._figures or self.live.last
         return Report(
             id=self._id,
@@ -280,7 +275,7 @@ class Run:
             fixed_downtime_measured=policy.plan.fixed_downtime_s is not None,
             fixed_downtime_found_s=self._fixed_downtime_found_s(downtime),
             source_kept=self._source_kept,
-            warnings=tuple(self._warnings),
+            warnings=tuple(live.warnings),
         )
 
     def _reason(self, verdict: Verdict, settlement: Settlement) -> str:

@@ -90,6 +90,7 @@ class Side:
             ConnectError: When it can't be reached within the bound.
         """
         self.monitor = await Monitor.connect(self.address, name=self.name, timeout_s=timeout_s, silence_s=timeout_s)
+        self.settings = MigrationSettings(self.monitor, self.settings.changes)
 
     async def end(self) -> bool:
         """Quits this QEMU, and kills it when it does not go; returns whether it is proven gone."""

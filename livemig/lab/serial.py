@@ -33,6 +33,8 @@ RecordT = TypeVar("RecordT", bound=Record)
 
 _FAULTS_KEPT = 1000
 _RETRY_S = 0.005
+_ASK_AGAIN_S = 0.3
+"""A destination loses the question who it is with its own state; it is asked again, less and less often."""
 
 
 class SerialLine:
@@ -66,6 +68,8 @@ class SerialLine:
         self.ended = asyncio.Event()
         self._parser = LineParser()
         self._transport: asyncio.Transport | None = None
+        self._ask_at_s = 0.0
+        self._ask_interval_s = _ASK_AGAIN_S
         self._waiters: dict[asyncio.Future[Record], Callable[[Record], bool]] = {}
 
     async def connect(self, *, timeout_s: float = 10.0) -> None:
@@ -186,6 +190,10 @@ class SerialLine:
             for future, wanted in self._waiters.items():
                 if not future.done() and wanted(record):
                     future.set_result(record)
+        if self.ready is None and arrival_s >= self._ask_at_s and self.failure is None:
+            self._ask_at_s = arrival_s + self._ask_interval_s
+            self._ask_interval_s *= 2
+            self.send(b"h")
 
     def _keep(self, record: Record) -> None:
         match record:

@@ -70,6 +70,7 @@ class Banner(msgspec.Struct, frozen=True, kw_only=True):
         usable_bytes: The part of it that pages can be in, in bytes: below 4 GiB, without the guest's own.
         page_base: Address of page 0.
         table_base: Address of the generation table, 4 bytes for each page.
+        sum_base: Address of that table's sums, 4 bytes for each of its pages.
         tsc_hz: The time stamp counter's measured frequency.
     """
 
@@ -79,6 +80,7 @@ class Banner(msgspec.Struct, frozen=True, kw_only=True):
     usable_bytes: int
     page_base: int
     table_base: int
+    sum_base: int
     tsc_hz: float
 
 
@@ -260,6 +262,8 @@ class LineParser:
         return records
 
     def _line(self, line: bytes) -> Record | None:
+        if line == _CUT_MARK:
+            return None
         if self._skipping:  # the end of a line that was too long and has been told of
             self._skipping = False
             return None
@@ -274,6 +278,8 @@ class LineParser:
         return Unreadable(text=line[:100].decode("ascii", "replace"), first=first)
 
 
+_CUT_MARK = b"!"
+"""What the guest sends first at its boot, so that a line that a reset cut is none."""
 _BEAT = re.compile(rb"B(\d{1,10})\Z")
 _LINE = re.compile(rb"([LCRFVNE])((?: [a-z0-9_]+=[a-z0-9_?]*)+)\Z")
 
@@ -300,6 +306,7 @@ def _banner(fields: dict[str, str]) -> Banner:
         usable_bytes=int(fields["usable_bytes"]),
         page_base=int(fields["page_base"], 16),
         table_base=int(fields["table_base"], 16),
+        sum_base=int(fields["sum_base"], 16),
         tsc_hz=int(fields["tsc_khz"]) * 1e3,
     )
 

@@ -184,6 +184,26 @@ async def test_table_and_pages_stale_together_are_found(start_machine: StartMach
 
 
 @pytest.mark.qemu
+async def test_sums_table_and_pages_stale_together_are_found(start_machine: StartMachine) -> None:
+    """All of it agrees, but not with the number of writes, which lies in another page yet."""
+    workload = Workload(working_set_bytes=64 * 1024, dirty_rate_bytes_s=20 * MIB, check_sweep_s=CHECK_SWEEP_S)
+    hand = Hand(await start_machine(workload, memory_bytes=32 * MIB))
+    assert hand.machine.serial.banner is not None
+    places = [
+        (hand.machine.serial.banner.sum_base, PAGE),
+        (hand.table_page(0), PAGE),
+        *((hand.page(index), PAGE) for index in range(16)),
+    ]
+    old = await hand.read(*places)
+    await asyncio.sleep(0.2)
+
+    fault, _ = await hand.fault_after(*((address, data) for (address, _), data in zip(places, old, strict=True)))
+
+    assert fault.kind is FaultKind.TOTAL
+    assert fault.found == struct.unpack_from("<I", old[0])[0] < fault.expected
+
+
+@pytest.mark.qemu
 @pytest.mark.parametrize("offset", [0, 4095], ids=["first byte", "last byte"])
 async def test_a_page_that_must_be_zero_and_is_not(start_machine: StartMachine, offset: int) -> None:
     """Of zero pages only that is known; their ends are looked at by each sweep."""

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from livemig.lab.heartbeat import Heartbeat
 from livemig.lab.serial_lines import Banner, Beat
 
-BOOT = Banner(version=1, at_boot=True, ram_bytes=1, usable_bytes=1, page_base=1, table_base=1, tsc_hz=1)
-ASKED = Banner(version=1, at_boot=False, ram_bytes=1, usable_bytes=1, page_base=1, table_base=1, tsc_hz=1)
+BOOT = Banner(version=1, at_boot=True, ram_bytes=1, usable_bytes=1, page_base=1, table_base=1, sum_base=1, tsc_hz=1)
+ASKED = Banner(version=1, at_boot=False, ram_bytes=1, usable_bytes=1, page_base=1, table_base=1, sum_base=1, tsc_hz=1)
 
 
 def _heard(*beats: tuple[str, int]) -> Heartbeat:

@@ -49,6 +49,7 @@ async def test_one_guest_goes_on_with_all_its_memory(start_machine: StartMachine
         heartbeat.restart()
         await _migrate(here, there, f"unix:{source.folder}/migration")
         await asyncio.sleep(1.5)
+        assert (await destination.serial.wait_ready()).fill_bytes == 32 * MIB  # it asks again who it is
         verdict = await destination.serial.ask_verdict(all_bodies=accelerator == "tcg")
 
     assert verdict.good

@@ -26,13 +26,14 @@ from livemig.lab.serial_lines import (
 
 LINES: dict[str, Record] = {
     "L version=1 boot=1 ram_bytes=67108864 usable_bytes=65937408 page_base=0x0011e000 "
-    "table_base=0x0010e000 tsc_khz=2596070": Banner(
+    "table_base=0x0010e000 sum_base=0x00104000 tsc_khz=2596070": Banner(
         version=1,
         at_boot=True,
         ram_bytes=67108864,
         usable_bytes=65937408,
         page_base=0x11E000,
         table_base=0x10E000,
+        sum_base=0x104000,
         tsc_hz=2596070000.0,
     ),
     "C time_ms=140 fill_bytes=16777216 fill_ms=75 ceiling_bytes_s=45370744409 beat_cost_us=4 heartbeat_us=10000": Ready(
@@ -124,6 +125,13 @@ def test_garbage_is_no_record_and_takes_no_memory(data: bytes) -> None:
 
     assert Beat(7) == records[-1]
     assert len(parser.rest) <= 1024
+
+
+def test_a_line_cut_by_a_reset_is_none() -> None:
+    """The guest ends it with a mark before its banner: half a counter is not taken for a whole one."""
+    records = LineParser().feed(b"B123\nB1!\nB1\n!\nB2\n")
+
+    assert records == [Beat(123), Unreadable(text="B1!", first=False), Beat(1), Beat(2)]
 
 
 def test_a_line_that_never_ends_is_told_once() -> None:

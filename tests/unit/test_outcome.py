@@ -7,6 +7,7 @@ evidences and, in each cell, every verdict that any set of spent steps can bring
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable
 
@@ -20,6 +21,7 @@ from livemig.core.evidence import (
     Reading,
     Side,
     SourceEnd,
+    View,
     learn,
     view_states,
 )
@@ -60,9 +62,9 @@ def reading(words: str) -> Reading:
     return Reading(RunState(state), MigrationStatus(status) if status else None)
 
 
-def verdicts(source: S, destination: D, evidence: Evidence) -> list[Verdict]:
+@functools.cache
+def verdicts(seen: View) -> list[Verdict]:
     """Each verdict that some set of spent steps brings up: a step comes up first when all before it are spent."""
-    seen = view_states(source, destination, evidence)
     found, spent = [], frozenset[Step]()
     while True:
         verdict = judge(seen, spent)
@@ -241,7 +243,7 @@ def test_every_cell_has_only_safe_verdicts_and_ends():
     for source, destination in itertools.product(S, D):
         for evidence in EVIDENCES:
             true_source, true_destination = fenced(source, destination, evidence)
-            found = verdicts(source, destination, evidence)
+            found = verdicts(view_states(source, destination, evidence))
             for verdict in found:
                 used.add(verdict.rule)
                 assert (verdict.outcome is None) == (verdict.step not in (Step.DONE, Step.ASK_A_PERSON))

@@ -84,6 +84,7 @@ class Model:
         judge: The table.
         live: Whether the guest lived before.
         powers_off: Whether the guest may shut itself down.
+        torn: Whether QEMU may move between the two answers that make a reading.
         state_first: Whether the engine asks for the run state before the status, which it must not.
         losses: Whether to hold the table to losing no guest: with one fault it can, with two at once it can't.
     """
@@ -92,6 +93,7 @@ class Model:
     live: bool = True
     powers_off: bool = True
     losses: bool = True
+    torn: bool = True
     state_first: bool = False
     _verdicts: dict[tuple[Reading, Reading, Evidence, Steps], Verdict] = field(default_factory=dict)
 
@@ -227,7 +229,7 @@ class Model:
         """Asks for the status, then for the run state; QEMU may move between the two."""
         at_source = now.at == "read source"
         reading = self.source_reading(now) if at_source else self.destination_reading(now)
-        if not isinstance(reading.state, Absence):
+        if self.torn and not isinstance(reading.state, Absence):
             if now.half_read is None:
                 return now._replace(half_read=reading.state if self.state_first else reading.migration)
             if isinstance(now.half_read, RunState):

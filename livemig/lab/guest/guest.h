@@ -119,6 +119,7 @@ u32 firmware_low_ram_bytes(void);
 void serial_initialise(void);
 bool serial_pump(void); /* sends up to 16 characters; true while something waits and the line takes it */
 void serial_drain(void);
+void serial_end_cut_line(void);
 int serial_read(void); /* a byte, or -1 */
 void line_begin(char kind);
 void line_text(const char *key, const char *value);

@@ -110,6 +110,7 @@ static void say_hello(bool boot)
 	line_number("usable_bytes", (u64)page_count * PAGE_BYTES);
 	line_address("page_base", (u32)page_base);
 	line_address("table_base", (u32)generation);
+	line_address("sum_base", (u32)generation_sum);
 	line_number("tsc_khz", tsc_khz);
 	line_end();
 }
@@ -300,6 +301,7 @@ static void measure_ceiling(void)
 void guest_main(void)
 {
 	serial_initialise();
+	serial_end_cut_line();
 	clock_calibrate();
 	clock_start = clock_now();
 	pages_lay_out();

@@ -22,6 +22,12 @@ static u32 line_length;
 static char beat_text[12];
 static u32 beat_start;
 
+static void put(char character)
+{
+	if (line_length < LINE_BYTES - 1)
+		line[line_length++] = character;
+}
+
 void serial_initialise(void)
 {
 	outb(COM1 + 1, 0); /* no interrupts */
@@ -38,6 +44,14 @@ void serial_initialise(void)
 		beat_text[11] = '\n';
 		beat_start = 10;
 	}
+}
+
+/* What a reset cut is no line then, nor the beginning of ours. */
+void serial_end_cut_line(void)
+{
+	line_length = 0;
+	put('!');
+	line_end();
 }
 
 bool serial_pump(void)
@@ -95,12 +109,6 @@ void serial_beat(void)
 	beat_text[digit]++;
 	beat_text[beat_start - 1] = 'B';
 	enqueue(beat_text + beat_start - 1, 13 - beat_start, 16);
-}
-
-static void put(char character)
-{
-	if (line_length < LINE_BYTES - 1)
-		line[line_length++] = character;
 }
 
 static void put_key(const char *key)

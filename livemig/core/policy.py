@@ -60,6 +60,9 @@ FROZEN_AFTER_S = 5.0
 CANCEL_BOUND_S = 5.0
 """How long a cancel or a yank may take to show before the truth is read from both sides."""
 
+STOPPED_BY_QEMU = frozenset({RunState.FINISH_MIGRATE, RunState.POSTMIGRATE, RunState.RUNNING, RunState.UNKNOWN})
+"""Run states, read after a STOP, of a guest that nobody but QEMU's switchover stopped (or that runs again)."""
+
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True):
     """What to do now, and why, in words a user understands.
@@ -156,8 +159,8 @@ class Policy:
         self._progress_time_s = seen.time_s
         return self._decide(
             *self._settings(),
-            reason=f"begin at {format_rate(guard_bytes_s)} until QEMU has counted its first slot, lest it stop the guest too "
-            f"early; {self._rule()}",
+            reason=f"begin at {format_rate(guard_bytes_s)} until QEMU has counted its first slot, lest it stop the "
+            f"guest too early; {self._rule()}",
         )
 
     def _rule(self) -> str:
@@ -211,12 +214,7 @@ class Policy:
 
     def _run_state(self, seen: RunStateSeen) -> Decision:
         """Tells QEMU's own switchover from somebody's ``stop``: only the first ends by itself, and is bounded."""
-        if seen.run_state in (
-            RunState.FINISH_MIGRATE,
-            RunState.POSTMIGRATE,
-            RunState.RUNNING,
-            RunState.UNKNOWN,
-        ):
+        if seen.run_state in STOPPED_BY_QEMU:
             return self._decide()
         self._stopped_time_s = None
         return self._decide(reason=f"the guest is {seen.run_state} by somebody else's doing: it will arrive so")

@@ -47,11 +47,20 @@ _AT_DESTINATION = (
     ),
     Rule(
         name="runs-at-destination-alone",
-        source=_ABSENT,
+        source=frozenset({S.GONE}),
         destination=frozenset({D.RUNS}),
         needs=frozenset({Fact.HANDED_OVER}),
         steps=(Step.DONE,),
-        says="the guest runs at the destination; the source has ended, or completed and is out of reach",
+        says="the guest runs at the destination",
+        end=_COMPLETED,
+    ),
+    Rule(
+        name="runs-at-destination-source-away",
+        source=frozenset({S.UNREACHABLE}),
+        destination=frozenset({D.RUNS}),
+        needs=frozenset({Fact.HANDED_OVER}),
+        steps=(Step.DONE,),
+        says="the guest runs at the destination; the source had completed and is out of reach: end it when it answers",
         end=_COMPLETED,
     ),
     Rule(

@@ -132,15 +132,14 @@ async def final_figures(monitor: Monitor) -> Observation | None:
     observation = None
     with contextlib.suppress(LivemigError, TimeoutError):
         async with asyncio.timeout(FINAL_FIGURES_BOUND_S):
-            while (await monitor.query_status()) is RunState.FINISH_MIGRATE:
+            while (await monitor.query_status()) is RunState.FINISH_MIGRATE:  # noqa: ASYNC110  no event tells
                 await asyncio.sleep(0.005)
             observation = await monitor.query_migrate()
     return observation
 
 
-async def probation(watch: Watch, duration_s: float, *, cut_short: Callable[[], bool]) -> str | None:
+async def probation(watch: Watch, since_s: float, duration_s: float, *, cut_short: Callable[[], bool]) -> str | None:
     """Watches the destination, since ``completed`` does not prove that a guest lives; returns what went wrong there."""
-    since_s = time.monotonic()
     names = {
         "RESET": "the guest reset itself",
         "GUEST_PANICKED": "the guest panicked",
@@ -150,8 +149,10 @@ async def probation(watch: Watch, duration_s: float, *, cut_short: Callable[[], 
         "BLOCK_IO_ERROR": "a disk of the guest failed",
     }
 
+    end_s = since_s + duration_s
+
     def trouble() -> str | None:
-        if cut_short():
+        if cut_short() and time.monotonic() < end_s:
             return "the probation was cut short"
         for name, text in names.items():
             event = watch.latest.get(("destination", name))
@@ -159,5 +160,5 @@ async def probation(watch: Watch, duration_s: float, *, cut_short: Callable[[], 
                 return f"{text} {event.arrival_s - since_s:.1f} s after it arrived"
         return "the destination's monitor ended" if "destination" in watch.lost else None
 
-    await watch.wait_until(lambda: trouble() is not None, duration_s)
+    await watch.wait_until(lambda: trouble() is not None, end_s - time.monotonic())
     return trouble()

@@ -27,12 +27,13 @@ from livemig.core.errors import LivemigError, MonitorLost, PolicyError
 from livemig.core.observation import Observation
 from livemig.core.phases import Phase
 from livemig.core.plan import Plan, PlanChange
-from livemig.core.policy import Decision, Policy
+from livemig.core.policy import STOPPED_BY_QEMU, Decision, Policy
 from livemig.core.progress import Progress
 from livemig.core.rounds import Round, RoundTracker
 from livemig.core.status import MigrationStatus, RunState
 from livemig.core.trace import DecisionRecord, EventRecord, InputRecord, worth_recording
 from livemig.engine.recorder import TraceRecorder
+from livemig.engine.settle import yank
 from livemig.engine.side import Side
 from livemig.engine.watch import SideEvent, Watch
 from livemig.qemu.event_stream import MonitorEvent
@@ -59,7 +60,8 @@ class LiveMigration:
         stopped: The source's STOP of the switchover, or None.
         watch: The events of both sides.
         was_stopped: Whether the switchover's STOP was ever seen, even if the source resumed since.
-        guest_paused: The guest was paused by somebody else while it moved.
+        guest_state: The guest's run state as its owner wants it: before the migration, or since somebody stopped it.
+        migrating: Whether the source took ``migrate``.
     """
 
     def __init__(
@@ -78,7 +80,8 @@ class LiveMigration:
         self.stopped: MonitorEvent | None = None
         self.watch = watch
         self.was_stopped = False
-        self.guest_paused = False
+        self.guest_state = source.facts.run_state
+        self.migrating = False
         self.started_s = time.monotonic()
         self._source = source
         self._tell_listener, self._recorder = tell, recorder
@@ -137,6 +140,7 @@ class LiveMigration:
         try:
             self.started_s = time.monotonic()
             await migrate()
+            self.migrating = True
             self._spawn(self._poll())
             self._spawn(self._apply_actions())
             await self._loop()
@@ -169,8 +173,8 @@ class LiveMigration:
             self._take_source_event(item.event)
 
     def _take_input(self, item: inputs.Input) -> None:
-        if isinstance(item, inputs.RunStateSeen) and item.run_state in (RunState.PAUSED, RunState.SUSPENDED):
-            self.stopped, self.guest_paused = None, True
+        if isinstance(item, inputs.RunStateSeen) and item.run_state not in STOPPED_BY_QEMU:
+            self.stopped, self.guest_state = None, item.run_state
             self._release()
         self._perform(self.step(item))
         if isinstance(item, inputs.Observed):
@@ -187,7 +191,9 @@ class LiveMigration:
                 self._perform(self.step(inputs.SourceStopped(time_s=time_s)))
                 self._spawn(self._ask_run_state())
             case "RESUME":
-                self.stopped, self.guest_paused = None, False
+                self.stopped = None
+                if self.guest_state not in (RunState.RUNNING, RunState.SUSPENDED):
+                    self.guest_state = RunState.RUNNING
                 self._release()
                 self._perform(self.step(inputs.SourceResumed(time_s=time_s)))
             case "MIGRATION":
@@ -298,8 +304,7 @@ class LiveMigration:
             case Cancel():
                 await monitor.execute("migrate_cancel", timeout_s=ACTION_BOUND_S)
             case Yank():
-                instances = {"instances": [{"type": "migration"}]}
-                await monitor.execute_out_of_band("yank", instances, timeout_s=ACTION_BOUND_S)
+                await yank(self._source)
             case Settle():
                 pass
             case _:

@@ -17,7 +17,7 @@ from livemig.core.outcome import Outcome, RunningOn, Verdict
 from livemig.core.plan import Plan, PlanChange
 from livemig.core.readings import Absence
 from livemig.core.report import Downtime, Report
-from livemig.core.status import MigrationStatus, RunState
+from livemig.core.status import MigrationStatus
 from livemig.engine.channel import Channel, local_channel
 from livemig.engine.finish import announce, continue_destination, final_figures, measured_downtime, probation
 from livemig.engine.live import LiveMigration
@@ -155,6 +155,7 @@ class Run:
             self._destination,
             self._watch,
             self._evidence(),
+            migrating=self.live.migrating,
             tell_step=self._tell_step,
             retire=self._retire,
         )
@@ -199,9 +200,8 @@ class Run:
         return downtime
 
     def _evidence(self) -> Evidence:
-        state_before = RunState.PAUSED if self.live.guest_paused else self._source.facts.run_state
         return Evidence(
-            state_before=state_before,
+            state_before=self.live.guest_state,
             continuation=Continuation.NOT_SENT,
             source_end=self._source_end(),
             guest_shut_down=self._watch.guest_ended_itself,
@@ -226,7 +226,8 @@ class Run:
     async def _retire(self) -> None:
         """Watches the destination; quits the source when all is well there and nobody wants it kept."""
         plan = self.live.policy.plan
-        trouble = await probation(self._watch, plan.probation_s, cut_short=lambda: self._cut_probation)
+        since_s = self.live.started_s + (self._resumed_s or self.live.now_s)
+        trouble = await probation(self._watch, since_s, plan.probation_s, cut_short=lambda: self._cut_probation)
         if trouble is not None:
             self.live.warn(
                 f"{trouble}: the source is kept, paused; look at the guest before you quit it, and never `cont` both"

@@ -17,16 +17,22 @@ from livemig.core.errors import LivemigError
 from livemig.core.evidence import Continuation, Evidence, learn
 from livemig.core.outcome import Situation, Step, Verdict, intend, settle
 from livemig.core.readings import Absence, Reading
+from livemig.core.status import MigrationStatus
 from livemig.engine.finish import Continued, continue_destination
 from livemig.engine.side import Side
 from livemig.engine.watch import Watch
 
 READ_BOUND_S = 1.0
-OBSERVE_S = 0.05
+READ_AGAIN_S = 0.05
 OBSERVE_BOUND_S = 5.0
 """How long nothing may change before observing is taken as spent."""
+EFFECT_BOUND_S = 2.0
+"""How long a step may take to show in what the sides say: a cancel and a yank are obeyed later than answered."""
 STEP_BOUND_S = 5.0
-STEPS_MOST = 1000
+STEPS_MOST = 2000
+
+_SHOWS_AT_ONCE = frozenset({Step.CONDEMN_DESTINATION, Step.END_DESTINATION, Step.RETIRE_SOURCE})
+"""Steps that are over when they return."""
 
 
 class Settlement:
@@ -46,6 +52,7 @@ class Settlement:
         watch: Watch,
         evidence: Evidence,
         *,
+        migrating: bool,
         tell_step: Callable[[Verdict], None],
         retire: Callable[[], Awaitable[None]],
     ) -> None:
@@ -56,6 +63,7 @@ class Settlement:
             destination: The destination.
             watch: The events of both.
             evidence: What is known so far.
+            migrating: Whether the source took ``migrate``; if not, its status is of something that was before.
             tell_step: Told each step before it is taken.
             retire: Watches the destination, then quits the source or keeps it.
         """
@@ -64,48 +72,66 @@ class Settlement:
         self.error_texts: list[str] = []
         self.continued: Continued | None = None
         self._source, self._destination, self._watch = source, destination, watch
+        self._migrating = migrating
         self._tell_step, self._retire = tell_step, retire
+        self._spent: frozenset[Step] = frozenset()
+        self._changed_s = time.monotonic()
 
     async def run(self) -> Verdict:
         """Returns the settled verdict. Raises nothing of QEMU's: what can't be read or done is part of the verdict."""
-        spent: frozenset[Step] = frozenset()
-        unchanged_since_s = time.monotonic()
         for _ in range(STEPS_MOST):
             readings = await self._read()
-            if readings != self.readings:
-                self.readings, spent, unchanged_since_s = readings, frozenset(), time.monotonic()
-            self.evidence = learn(self.evidence, *readings)
             verdict = settle(
-                Situation(source=readings[0], destination=readings[1], evidence=self.evidence, spent=spent)
+                Situation(source=readings[0], destination=readings[1], evidence=self.evidence, spent=self._spent)
             )
             if verdict.settled:
                 return verdict
             if verdict.step is Step.KEEP_OBSERVING:
-                await self._watch.wait_until(lambda: False, OBSERVE_S)
-                if time.monotonic() - unchanged_since_s > OBSERVE_BOUND_S:
-                    spent |= {verdict.step}
+                await self._watch.wait_until(lambda: False, READ_AGAIN_S)
+                if time.monotonic() - self._changed_s > OBSERVE_BOUND_S:
+                    self._spent |= {verdict.step}
                 continue
             self._tell_step(verdict)
             self.evidence = intend(self.evidence, verdict.step)
             await self._perform(verdict.step)
-            spent |= {verdict.step}
+            if verdict.step in _SHOWS_AT_ONCE or not await self._shows_effect():
+                self._spent |= {verdict.step}
         raise AssertionError("the outcome table does not settle")
 
+    async def _shows_effect(self) -> bool:
+        """Reads again until something changes; returns whether it did within the bound."""
+        changed_s = self._changed_s
+        end_s = time.monotonic() + EFFECT_BOUND_S
+        while time.monotonic() < end_s:
+            await self._read()
+            if self._changed_s != changed_s:
+                return True
+            await self._watch.wait_until(lambda: False, READ_AGAIN_S)
+        return False
+
     async def _read(self) -> tuple[Reading, Reading]:
+        """Reads both sides and adds what that proves; a change makes every step worth doing again."""
         source, destination = await asyncio.gather(self._read_side(self._source), self._read_side(self._destination))
+        if source.migration is not None and not self._migrating:
+            source = Reading(source.state, MigrationStatus.NONE)
+        found = (source, destination)
+        if found != self.readings:
+            self.readings, self._spent, self._changed_s = found, frozenset(), time.monotonic()
         if self._watch.guest_ended_itself:
             self.evidence = msgspec.structs.replace(self.evidence, guest_shut_down=True)
-        return source, destination
+        self.evidence = learn(self.evidence, *found)
+        return found
 
     async def _read_side(self, side: Side) -> Reading:
+        """Asks for the status first: the other way round a switchover in between would read as one that failed."""
         if side.is_gone():
             return Reading(Absence.GONE)
         try:
             if side.monitor.closed:
                 await side.reconnect(READ_BOUND_S)
                 self._watch.follow(side)
-            state = await side.monitor.query_status(timeout_s=READ_BOUND_S)
             observation = await side.monitor.query_migrate(timeout_s=READ_BOUND_S)
+            state = await side.monitor.query_status(timeout_s=READ_BOUND_S)
         except LivemigError:
             return Reading(Absence.GONE if side.is_gone() else Absence.UNREACHABLE)
         if observation.error_text and observation.error_text not in self.error_texts:
@@ -118,9 +144,9 @@ class Settlement:
                 case Step.CANCEL:
                     await self._source.monitor.execute("migrate_cancel", timeout_s=STEP_BOUND_S)
                 case Step.YANK_SOURCE:
-                    await _yank(self._source)
+                    await yank(self._source)
                 case Step.YANK_DESTINATION:
-                    await _yank(self._destination)
+                    await yank(self._destination)
                 case Step.END_DESTINATION:
                     await self._destination.end()
                 case Step.CONTINUE_SOURCE:
@@ -130,20 +156,29 @@ class Settlement:
                 case Step.RETIRE_SOURCE:
                     await self._retire()
                 case _:
-                    pass  # condemning is journalled by `intend`'s caller; the rest are ends
+                    pass  # `intend` has condemned the destination; the rest are ends
 
     def note_continued(self, continued: Continued) -> None:
-        """Adds to the evidence what came of ``cont`` at the destination."""
+        """Adds to the evidence what came of ``cont`` at the destination.
+
+        A refusal disproves only the first ``cont``: of an earlier one without an answer the fate stays unknown.
+        """
+        first = self.continued is None
         self.continued = continued
         if continued.runs:
             continuation = Continuation.RAN
-        elif continued.refused:
+        elif continued.refused and first:
             continuation = Continuation.DISPROVED
         else:
             continuation = Continuation.INTENDED
         self.evidence = msgspec.structs.replace(self.evidence, continuation=continuation)
 
 
-async def _yank(side: Side) -> None:
+async def yank(side: Side) -> None:
+    """Cuts the migration's connection out of band.
+
+    Raises:
+        LivemigError: When QEMU refused, or did not answer.
+    """
     instances = {"instances": [{"type": "migration"}]}
     await side.monitor.execute_out_of_band("yank", instances, timeout_s=STEP_BOUND_S)

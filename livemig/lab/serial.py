@@ -91,6 +91,7 @@ class SerialLine:
         except TimeoutError as error:
             raise GuestError(f"no serial line at {self.path} within {timeout_s} s: {last_error}") from error
         self.send(b"h")
+        self._ask_at_s = loop.time() + self._ask_interval_s
 
     async def close(self) -> None:
         """Hangs up; does nothing when already hung up."""

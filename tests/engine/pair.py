@@ -1,4 +1,4 @@
-"""Two QEMUs on this machine, one with the built-in guest under load and one that waits: what engine tests move it between."""
+"""Two QEMUs on this machine, one with the built-in guest and one that waits: what engine tests move it between."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from typing import Self
 import msgspec
 
 from livemig.engine import run
-from livemig.engine.channel import Channel
+from livemig.engine.channel import Channel, local_channel
 
 CHUNK_BYTES = 65536
 
@@ -36,7 +36,7 @@ class Proxy:
         """Puts a relay between source and destination of the migrations within."""
         with tempfile.TemporaryDirectory(prefix="lm-") as folder:
             proxy = cls(Path(folder) / "relay.sock", bytes_s)
-            real = run.local_channel
+            real = local_channel
 
             @contextmanager
             def relayed(source, destination) -> Iterator[Channel]:

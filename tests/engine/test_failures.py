@@ -38,10 +38,10 @@ def after(event_type, action, *, count: int = 1):
 
 async def assert_cancelled(pair: Pair, report: livemig.Report) -> None:
     """The guest stays at the source, whole, its settings as before; the destination is gone."""
-    assert (livemig.Outcome.CANCELLED, livemig.RunningOn.SOURCE) == (report.outcome, report.running_on), report.reason
+    assert (report.outcome, report.running_on) == (livemig.Outcome.CANCELLED, livemig.RunningOn.SOURCE), report.reason
     await pair.assert_runs_only("source")
     await pair.assert_settings_restored("source")
-    assert "gone" == (await pair.run_states())["destination"]
+    assert (await pair.run_states())["destination"] == "gone"
 
 
 async def test_cancel_in_setup(pair: Pair) -> None:
@@ -85,11 +85,15 @@ async def test_leaving_the_context_early_cancels(pair: Pair) -> None:
     """An exception in the caller's loop leaves the guest running at the source."""
     await pair.start()
     migration = livemig.migrate(SLOW, source=str(pair.source.qmp_path), destination=str(pair.destination.qmp_path))
-    with pytest.raises(KeyError):
+
+    async def fail_on_progress() -> None:
         async with migration:
             async for event in migration:
                 if isinstance(event, events.Progressed):
                     raise KeyError
+
+    with pytest.raises(KeyError):
+        await fail_on_progress()
     await assert_cancelled(pair, migration.report)
 
 
@@ -132,7 +136,7 @@ async def test_destination_killed(pair: Pair, moment_s: float) -> None:
 
     report, _ = await pair.migrate(SLOW, on_event=after(events.Prepared, kill))
 
-    assert (livemig.Outcome.FAILED, livemig.RunningOn.SOURCE) == (report.outcome, report.running_on)
+    assert (report.outcome, report.running_on) == (livemig.Outcome.FAILED, livemig.RunningOn.SOURCE)
     await pair.assert_runs_only("source")
     await pair.assert_settings_restored("source")
 
@@ -148,7 +152,7 @@ async def test_source_killed(pair: Pair, moment_s: float) -> None:
     report, _ = await pair.migrate(SLOW, on_event=after(events.Prepared, kill))
 
     assert livemig.RunningOn.NONE is report.running_on, report.reason
-    assert {"source": "gone", "destination": "gone"} == await pair.run_states()
+    assert await pair.run_states() == {"source": "gone", "destination": "gone"}
 
 
 async def test_source_killed_after_it_completed(pair: Pair) -> None:
@@ -161,7 +165,7 @@ async def test_source_killed_after_it_completed(pair: Pair) -> None:
 
     report, _ = await pair.migrate(on_event=kill)
 
-    assert (livemig.Outcome.COMPLETED, livemig.RunningOn.DESTINATION) == (report.outcome, report.running_on)
+    assert (report.outcome, report.running_on) == (livemig.Outcome.COMPLETED, livemig.RunningOn.DESTINATION)
     await pair.assert_runs_only("destination")
 
 
@@ -171,22 +175,22 @@ async def test_guest_powers_off_half_way(pair: Pair) -> None:
     report, _ = await pair.migrate(
         SLOW, on_event=after(events.Progressed, lambda _migration: pair.source.serial.send(b"p"), count=3)
     )
-    assert (livemig.Outcome.GUEST_SHUT_DOWN, livemig.RunningOn.NONE) == (report.outcome, report.running_on)
-    assert {"source": "gone", "destination": "gone"} == await pair.run_states()
+    assert (report.outcome, report.running_on) == (livemig.Outcome.GUEST_SHUT_DOWN, livemig.RunningOn.NONE)
+    assert await pair.run_states() == {"source": "gone", "destination": "gone"}
 
 
 async def test_guest_resets_half_way(pair: Pair) -> None:
     """A guest that reboots while it moves is moved all the same, and that is said."""
     await pair.start(msgspec.structs.replace(LOADED, dirty_rate_bytes_s=1 * MiB))
 
-    report, seen = await pair.migrate(
+    report, _ = await pair.migrate(
         SLOW, on_event=after(events.Progressed, lambda _migration: pair.source.serial.send(b"r"), count=3)
     )
 
     assert livemig.Outcome.COMPLETED is report.outcome, report.reason
     assert any("RESET" in text for text in report.warnings)
-    assert 1 == pair.heartbeat.reset_count
-    assert "running" == (await pair.run_states())["destination"]
+    assert pair.heartbeat.reset_count == 1
+    assert (await pair.run_states())["destination"] == "running"
 
 
 async def test_guest_without_reboot_resets_half_way(pair: Pair) -> None:
@@ -195,7 +199,7 @@ async def test_guest_without_reboot_resets_half_way(pair: Pair) -> None:
     report, _ = await pair.migrate(
         SLOW, on_event=after(events.Progressed, lambda _migration: pair.source.serial.send(b"r"), count=3)
     )
-    assert (livemig.Outcome.GUEST_SHUT_DOWN, livemig.RunningOn.NONE) == (report.outcome, report.running_on)
+    assert (report.outcome, report.running_on) == (livemig.Outcome.GUEST_SHUT_DOWN, livemig.RunningOn.NONE)
 
 
 async def test_guest_resets_in_probation(pair: Pair) -> None:
@@ -211,7 +215,7 @@ async def test_guest_resets_in_probation(pair: Pair) -> None:
     assert livemig.Outcome.COMPLETED is report.outcome
     assert report.source_kept
     assert any("reset" in text for text in report.warnings)
-    assert {"source": "postmigrate", "destination": "running"} == await pair.run_states()
+    assert await pair.run_states() == {"source": "postmigrate", "destination": "running"}
 
 
 async def test_deadline_cancels(pair: Pair) -> None:
@@ -246,7 +250,7 @@ async def test_tune_while_running(pair: Pair) -> None:
     report, seen = await pair.migrate(plan, on_event=after(events.RoundCompleted, tune))
 
     assert livemig.Outcome.COMPLETED is report.outcome, report.reason
-    assert 2.0 == report.plan.downtime_limit_s
+    assert report.plan.downtime_limit_s == 2.0
     reasons = [event.reason for event in seen if isinstance(event, events.Decided)]
     assert any("as the user asks" in reason for reason in reasons)
 
@@ -288,10 +292,10 @@ async def test_link_fails_while_copying(pair: Pair, fault: str, monkeypatch) -> 
     async with Proxy.between(monkeypatch) as proxy:
         action = proxy.cut if fault == "cut" else proxy.hold
         report, _ = await pair.migrate(SLOW, on_event=after(events.Progressed, lambda _migration: action(), count=6))
-    assert (livemig.Outcome.FAILED, livemig.RunningOn.SOURCE) == (report.outcome, report.running_on), report.reason
+    assert (report.outcome, report.running_on) == (livemig.Outcome.FAILED, livemig.RunningOn.SOURCE), report.reason
     await pair.assert_runs_only("source")
     await pair.assert_settings_restored("source")
-    assert "gone" == (await pair.run_states())["destination"]
+    assert (await pair.run_states())["destination"] == "gone"
 
 
 @pytest.mark.parametrize("fault", ["cut", "black hole"])
@@ -308,7 +312,7 @@ async def test_link_fails_after_stop(pair: Pair, fault: str, monkeypatch) -> Non
                 )
             stopped = await stream.wait_for("STOP", timeout_s=1)
             resumed = await stream.wait_for("RESUME", timeout_s=1)
-    assert (livemig.Outcome.FAILED, livemig.RunningOn.SOURCE) == (report.outcome, report.running_on), report.reason
+    assert (report.outcome, report.running_on) == (livemig.Outcome.FAILED, livemig.RunningOn.SOURCE), report.reason
     assert resumed.timestamp_s - stopped.timestamp_s < 3 * 0.4 + 1 + 0.5
     await pair.assert_runs_only("source")
     await pair.assert_settings_restored("source")
@@ -321,9 +325,9 @@ async def test_destination_hangs(pair: Pair) -> None:
         SLOW,
         on_event=after(events.Progressed, lambda _migration: os.kill(pair.destination.pid, signal.SIGSTOP), count=4),
     )
-    assert (livemig.Outcome.FAILED, livemig.RunningOn.SOURCE) == (report.outcome, report.running_on), report.reason
+    assert (report.outcome, report.running_on) == (livemig.Outcome.FAILED, livemig.RunningOn.SOURCE), report.reason
     await pair.assert_runs_only("source")
-    assert "gone" == (await pair.run_states())["destination"]
+    assert (await pair.run_states())["destination"] == "gone"
 
 
 async def test_refused_address(pair: Pair, monkeypatch) -> None:
@@ -331,7 +335,7 @@ async def test_refused_address(pair: Pair, monkeypatch) -> None:
     await pair.start()
     async with Proxy.between(monkeypatch, listening=False):
         report, _ = await pair.migrate()
-    assert (livemig.Outcome.FAILED, livemig.RunningOn.SOURCE) == (report.outcome, report.running_on)
+    assert (report.outcome, report.running_on) == (livemig.Outcome.FAILED, livemig.RunningOn.SOURCE)
     assert "No such file" in report.reason
     await pair.assert_runs_only("source")
     await pair.assert_settings_restored("source")

@@ -42,11 +42,11 @@ async def test_reset(start_machine: StartMachine, accelerator: str, machine_type
     """QEMU says that the guest did it, and the guest boots again: beats begin at 1, memory is right."""
     machine = await start_machine(SMALL, accelerator=accelerator, machine_type=machine_type, memory_bytes=32 * MIB)
     async with qmp_of(machine.qmp_path) as qmp:
-        booting = asyncio.ensure_future(machine.serial.next(Banner, timeout_s=5))
+        booting = asyncio.ensure_future(machine.serial.next(Banner, timeout_s=5, where=lambda it: it.at_boot))
         await asyncio.sleep(0)
         machine.serial.send(b"r")
         reset = await qmp.wait_event("RESET")
-        assert (await booting).at_boot
+        await booting
         await machine.serial.wait_ready()
 
     assert reset["data"] == {"guest": True, "reason": "guest-reset"}

@@ -200,7 +200,7 @@ async def test_sums_table_and_pages_stale_together_are_found(start_machine: Star
     fault, _ = await hand.fault_after(*((address, data) for (address, _), data in zip(places, old, strict=True)))
 
     assert fault.kind is FaultKind.TOTAL
-    assert fault.found == struct.unpack_from("<I", old[0])[0] < fault.expected
+    assert struct.unpack_from("<I", old[0])[0] <= fault.found < fault.expected
 
 
 @pytest.mark.qemu

@@ -317,8 +317,10 @@ void guest_main(void)
 	u64 heartbeat_ms = parameters.heartbeat_interval_ms;
 	heartbeat_span = clock_span_ms(heartbeat_ms);
 	status_span = clock_span_ms(parameters.status_interval_ms);
-	clock_start_ticks(heartbeat_ms < 5 ? 4000 : 1000);
 	fit_to_beat_cost();
+	/* Where instructions are emulated one by one, each tick costs a quarter of a millisecond. */
+	bool slow = beat_cost > divide(tsc_khz, 20);
+	clock_start_ticks((heartbeat_ms < 5 ? 4000 : 1000) / (slow ? 2 : 1));
 	next_beat = clock_now() + heartbeat_span;
 	u64 fill_from = clock_now();
 	pages_fill();

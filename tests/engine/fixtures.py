@@ -1,4 +1,4 @@
-"""Fixtures of the engine's tests on real QEMU."""
+"""Two machines for a test, ended for certain afterwards."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from enum import StrEnum
 
 import msgspec
@@ -62,13 +63,18 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
                 f"downtime limit {format_duration(self.downtime_limit_s)} is out of range: "
                 f"give {format_duration(DOWNTIME_LIMIT_LEAST_S)} to {DOWNTIME_LIMIT_MOST_S:.0f} s"
             )
+        if self.bandwidth_bytes_s == math.inf:
+            raise PlanError("an infinite bandwidth is no cap: leave it out")
         if self.bandwidth_bytes_s is not None and not self.bandwidth_bytes_s >= BANDWIDTH_LEAST_BYTES_S:
             raise PlanError(
                 f"bandwidth {format_rate(self.bandwidth_bytes_s)} is too low: QEMU does not hold to less than "
                 f"about 1.3 MB/s; give at least 1MB/s, or leave it out for no cap"
             )
-        if self.deadline_s is not None and not self.deadline_s > 0:
-            raise PlanError("a deadline of 0 leaves no time to move: give a longer one, or leave it out")
+        if self.deadline_s is not None and not 0 < self.deadline_s < math.inf:
+            raise PlanError(
+                f"a deadline of {format_duration(self.deadline_s)} makes no sense: "
+                "give the time within which the guest must have moved, such as 5min, or leave it out"
+            )
         if self.deadline_s is None and self.at_deadline is not AtDeadline.CANCEL:
             raise PlanError(f"at-deadline {self.at_deadline} needs a deadline: give one, such as --deadline 5min")
         if not 0 <= self.probation_s <= 3600:

@@ -22,7 +22,7 @@ from livemig.core.action import (
     Settle,
     Yank,
 )
-from livemig.core.errors import PlanError
+from livemig.core.errors import PlanError, PolicyError
 from livemig.core.inputs import (
     ActionRefused,
     CancelRequested,
@@ -47,6 +47,8 @@ FIXED_DOWNTIME_PRIOR_S = 0.012
 """Downtime that no bandwidth shortens: the last sync, device state, loading, one ``cont``. Measured with
 ``python -m bench switchover`` on idle guests; taken until a report of this pair of QEMUs says better."""
 
+SLOT_S = 0.1
+"""QEMU counts bandwidth over slots of this length: what it says within the first one after the guard is the guard's."""
 GUARD_SLOT_S = 0.2
 """While QEMU has not counted a first ~100 ms slot its threshold is 0, and a first pass that ends within it stops the
 guest with everything dirty still to send (7.2, 10.0). The guard stretches a first pass of only zero pages to this."""
@@ -62,6 +64,9 @@ CANCEL_BOUND_S = 5.0
 
 STOPPED_BY_QEMU = frozenset({RunState.FINISH_MIGRATE, RunState.POSTMIGRATE, RunState.RUNNING, RunState.UNKNOWN})
 """Run states, read after a STOP, of a guest that nobody but QEMU's switchover stopped (or that runs again)."""
+
+_NOTHING_TO_FREE = frozenset({Phase.COMPLETED, Phase.CANCELLED, Phase.FAILED, Phase.POSTCOPY})
+"""Phases in which nobody waits for the source any more: cutting the connection could only lose the guest."""
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,10 +103,12 @@ class Policy:
         self._guard_bytes_s: float | None = None
         self._lifted = False
         self._progress: tuple[int, int] | None = None
-        self._progress_time_s = 0.0
+        self._progress_time_s: float | None = None
         self._last: Observation | None = None
+        self._counts_from_s = 0.0
         self._stopped_time_s: float | None = None
         self._ending_time_s: float | None = None
+        self._continued = False
         self._yanked = False
 
     @property
@@ -120,11 +127,15 @@ class Policy:
         return last.remaining_bytes / last.throughput_bytes_s + self.fixed_downtime_s
 
     def step(self, seen: Input) -> Decision:
-        """Takes one input and decides.
+        """Takes one input and decides. A status that can't follow is no error here: the migration is settled then."""
+        if self._progress_time_s is None:
+            self._progress_time_s = seen.time_s
+        try:
+            return self._answer(seen)
+        except PolicyError as error:
+            return self._decide(Settle(), reason=str(error))
 
-        Raises:
-            PolicyError: When QEMU reports a status that can't follow; the migration is to be settled then.
-        """
+    def _answer(self, seen: Input) -> Decision:
         match seen:
             case Prepared():
                 return self._prepared(seen)
@@ -135,8 +146,7 @@ class Policy:
             case SourceStopped():
                 return self._stopped(seen.time_s)
             case SourceResumed():
-                self._stopped_time_s = None
-                return self._decide(reason="the guest runs at the source")
+                return self._not_in_switchover("the guest runs at the source", seen.time_s)
             case RunStateSeen():
                 return self._run_state(seen)
             case Tick():
@@ -159,7 +169,7 @@ class Policy:
         self._progress_time_s = seen.time_s
         return self._decide(
             *self._settings(),
-            reason=f"begin at {format_rate(guard_bytes_s)} until QEMU has counted its first slot, lest it stop the "
+            reason=f"begin with {self._bandwidth_words()} until QEMU has counted its first slot, lest it stop the "
             f"guest too early; {self._rule()}",
         )
 
@@ -172,17 +182,20 @@ class Policy:
 
     def _observed(self, seen: Observed) -> Decision:
         observation = seen.observation
-        self._last = observation
         progress = (observation.sent_bytes or 0, observation.dirty_sync_count or 0)
         if progress != self._progress:
             self._progress, self._progress_time_s = progress, seen.time_s
         decision = self._status(observation.status, seen.time_s)
+        counts = self._guard_bytes_s is None and seen.time_s >= self._counts_from_s
+        if counts and self._stopped_time_s is None:
+            self._last = observation  # what is left in the middle of a switchover is not what one would cost
         if decision.actions or self.phase is not Phase.PRECOPY:
             return decision
         if self._guard_bytes_s is not None and observation.throughput_bytes_s:
-            self._guard_bytes_s = None
+            self._guard_bytes_s, self._counts_from_s = None, seen.time_s + SLOT_S
             return self._decide(*self._settings(), reason=f"QEMU counts: {self._bandwidth_words()}")
-        return self._watch(seen.time_s)
+        watched = self._watch(seen.time_s)
+        return watched if watched.reason else decision
 
     def _bandwidth_words(self) -> str:
         bandwidth_bytes_s = self._wanted_bandwidth_bytes_s()
@@ -191,19 +204,24 @@ class Policy:
     def _status(self, status: MigrationStatus, time_s: float) -> Decision:
         before = self.phase
         self.phase = next_phase(self.phase, status)
-        if status is MigrationStatus.PRE_SWITCHOVER and before is not Phase.CANCELLING:
+        if self.phase is Phase.SWITCHOVER and self._stopped_time_s is None:
+            self._stopped_time_s = time_s  # a guest that stood still already gives no STOP, but must not hang either
+        if self.phase in (Phase.CANCELLING, Phase.FAILING) and self._ending_time_s is None:
+            self._ending_time_s = time_s  # not by us, but it must not hang either
+        waits = status is MigrationStatus.PRE_SWITCHOVER and self.phase is Phase.SWITCHOVER
+        if waits and not self._continued and self._ending_time_s is None:
             return self._pre_switchover(time_s)
         if self.phase is before:
             return self._decide()
-        if self.phase is Phase.SWITCHOVER and self._stopped_time_s is None:
-            self._stopped_time_s = time_s  # a guest that stood still already gives no STOP, but must not hang either
         return self._decide(reason=f"QEMU says {status}")
 
     def _pre_switchover(self, time_s: float) -> Decision:
+        """Gives the one word that a QEMU waits for; it may say ``pre-switchover`` again before that has arrived."""
         unwanted = self.cancel_reason or self.failure_reason
         if unwanted is not None:
             self._ending_time_s = time_s
             return self._decide(Cancel(), reason=f"{unwanted}: the guest stands still but nothing was handed over")
+        self._continued = True
         return self._decide(ContinueSwitchover(), reason="the guest stands still and nobody objects: hand it over")
 
     def _stopped(self, time_s: float) -> Decision:
@@ -214,15 +232,26 @@ class Policy:
 
     def _run_state(self, seen: RunStateSeen) -> Decision:
         """Tells QEMU's own switchover from somebody's ``stop``: only the first ends by itself, and is bounded."""
-        if seen.run_state in STOPPED_BY_QEMU:
+        if seen.run_state in STOPPED_BY_QEMU or self.phase not in (Phase.SETUP, Phase.PRECOPY):
             return self._decide()
+        return self._not_in_switchover(
+            f"the guest is {seen.run_state} by somebody else's doing: it will arrive so", seen.time_s
+        )
+
+    def _not_in_switchover(self, reason: str, time_s: float) -> Decision:
+        """Takes back that the switchover is under way; what was too late to be heeded since its STOP is heeded now."""
         self._stopped_time_s = None
-        return self._decide(reason=f"the guest is {seen.run_state} by somebody else's doing: it will arrive so")
+        unwanted = self.cancel_reason or self.failure_reason
+        if unwanted is None or self._ending_time_s is not None or self.phase not in (Phase.SETUP, Phase.PRECOPY):
+            return self._decide(reason=reason)
+        return self._end(unwanted, time_s)
 
     def _watch(self, time_s: float) -> Decision:
         """What time alone brings: the deadline, the watchdog, the bound on standing still, the bound on ending."""
         if self._ending_time_s is not None:
             return self._watch_ending(time_s)
+        if self.phase in _NOTHING_TO_FREE:
+            return self._decide()
         if self._stopped_time_s is not None and time_s - self._stopped_time_s > self._stop_bound_s():
             self._yanked, self._ending_time_s = True, time_s
             self.failure_reason = "the switchover did not end in time: the link is dead or the peer hangs"
@@ -233,7 +262,7 @@ class Policy:
             )
         if self.phase not in (Phase.SETUP, Phase.PRECOPY) or self._stopped_time_s is not None:
             return self._decide()
-        if time_s - self._progress_time_s > FROZEN_AFTER_S:
+        if time_s - (self._progress_time_s or 0.0) > FROZEN_AFTER_S:
             return self._give_up(
                 f"nothing was sent for {FROZEN_AFTER_S:.0f} s: the link is dead or the peer hangs", time_s
             )
@@ -265,15 +294,17 @@ class Policy:
             self.plan = seen.change.applied_to(self.plan)
         except PlanError as error:
             return self._decide(reason=f"not changed: {error}")
-        if self.plan.deadline_s is None or seen.time_s < self.plan.deadline_s:
+        pause = self.plan.at_deadline is AtDeadline.PAUSE
+        if not pause or self.plan.deadline_s is None or seen.time_s < self.plan.deadline_s:
             self._lifted = False
         return self._decide(*self._settings(), reason=f"as the user asks: {self._rule()}; {self._bandwidth_words()}")
 
     def _cancel(self, reason: str, time_s: float) -> Decision:
-        if self.phase.terminal or self._ending_time_s is not None:
+        ending = self._ending_time_s is not None
+        if self.phase.terminal or (ending and self.failure_reason is not None):
             return self._decide()
         self.cancel_reason = self.cancel_reason or reason
-        return self._end(reason, time_s)
+        return self._decide() if ending else self._end(reason, time_s)
 
     def _give_up(self, reason: str, time_s: float) -> Decision:
         if self.phase.terminal or self._ending_time_s is not None:
@@ -282,7 +313,7 @@ class Policy:
         return self._end(reason, time_s)
 
     def _end(self, reason: str, time_s: float) -> Decision:
-        if self.phase is Phase.SWITCHOVER or self._stopped_time_s is not None:
+        if self.phase in (Phase.SWITCHOVER, Phase.POSTCOPY) or self._stopped_time_s is not None:
             return self._decide(reason=f"{reason}: too late to cancel, the switchover is under way and finishes")
         self._ending_time_s = time_s
         return self._decide(Cancel(), reason=reason)

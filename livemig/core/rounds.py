@@ -77,9 +77,12 @@ class RoundTracker:
 
 
 def _remaining_before(previous: Observation, observation: Observation) -> int:
-    """What was left right before the sync: what was left at the previous observation less what was sent since."""
+    """What would be left without the sync: what was left at the previous observation less what was sent since.
+
+    Below 0 when more was sent since the sync than had been left: that is among what the sync found, too.
+    """
     sent_pages = _scanned_pages(observation) - _scanned_pages(previous)
-    return max(0, (previous.remaining_bytes or 0) - sent_pages * (observation.page_size_bytes or 4096))
+    return (previous.remaining_bytes or 0) - sent_pages * (observation.page_size_bytes or 4096)
 
 
 def _scanned_pages(observation: Observation) -> int:

@@ -3,6 +3,7 @@
 A bare number is refused with a hint: nobody knows whether 300 means milliseconds or seconds.
 """
 
+import math
 import re
 from collections.abc import Mapping
 
@@ -86,6 +87,8 @@ def _parse(text: str, units: Mapping[str, float], *, what: str, example: str) ->
 def format_duration(duration_s: float) -> str:
     """Writes a time in seconds with three significant digits and the unit that suits it."""
     magnitude_s = abs(duration_s)
+    if not math.isfinite(duration_s):
+        return f"{duration_s} s"
     if magnitude_s < 0.001:
         return f"{duration_s * 1e6:.0f} us"
     if magnitude_s < 0.1:
@@ -94,7 +97,8 @@ def format_duration(duration_s: float) -> str:
         return f"{duration_s * 1e3:.0f} ms"
     if magnitude_s < 100:
         return f"{duration_s:.2f} s"
-    return f"{int(duration_s // 60)} min {duration_s % 60:.0f} s"
+    minutes, seconds = divmod(round(magnitude_s), 60)
+    return f"{'-' if duration_s < 0 else ''}{minutes} min {seconds} s"
 
 
 def format_size(size_bytes: float) -> str:

@@ -30,13 +30,11 @@ class EventStream:
             self._events[-1] = event
         else:
             self._events.append(event)
-        if len(self._events) > EVENTS_KEPT_COUNT:
+        if len(self._events) > EVENTS_KEPT_COUNT and not self._dropped:
+            self._dropped = True
+            self._events.append(Warned(time_s=event.time_s, text="the reader of events is too slow: some were dropped"))
+        while len(self._events) > EVENTS_KEPT_COUNT:
             self._events.popleft()
-            if not self._dropped:
-                self._dropped = True
-                self._events.append(
-                    Warned(time_s=event.time_s, text="the reader of events is too slow: some were dropped")
-                )
         self._available.set()
 
     def close(self) -> None:

@@ -23,7 +23,7 @@ from livemig.core.action import (
     Settle,
     Yank,
 )
-from livemig.core.errors import LivemigError, MonitorLost, PolicyError
+from livemig.core.errors import LivemigError, MonitorLost
 from livemig.core.observation import Observation
 from livemig.core.phases import Phase
 from livemig.core.plan import Plan, PlanChange
@@ -250,10 +250,7 @@ class LiveMigration:
 
     def step(self, item: inputs.Input) -> Decision:
         """Asks the policy; writes the question and the answer to the trace and tells the answer."""
-        try:
-            decision = self.policy.step(item)
-        except PolicyError as error:
-            decision = Decision(phase=self.phase, actions=(Settle(),), reason=str(error))
+        decision = self.policy.step(item)
         if self._recorder is not None:
             self._recorder.write(InputRecord(input=item))
             if worth_recording(decision):

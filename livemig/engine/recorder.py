@@ -60,7 +60,8 @@ class TraceRecorder:
         if self._file is None or not self._held:
             return
         try:
-            self._file.write(self._held)
+            while self._held:
+                del self._held[: self._file.write(self._held)]  # a disk about to be full takes a part
         except OSError as error:
             self.failure = f"the trace could not be written on: {error.strerror}"
             self._file.close()

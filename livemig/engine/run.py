@@ -5,6 +5,8 @@ Each part decides nothing that belongs elsewhere: the policy decides while the g
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -37,6 +39,8 @@ CAPABILITIES_KEPT = frozenset(
 """What may stay as somebody set it. All others are switched off: a left-over ``multifd`` or ``postcopy-ram`` on one
 side alone hangs or loses guests."""
 
+logger = logging.getLogger(__name__)
+
 
 class Run:
     """A run whose sides are connected.
@@ -61,6 +65,7 @@ class Run:
         self._source, self._destination, self._watch = source, destination, watch
         self._recorder = recorder
         self._failure: str | None = None
+        self._listening = False
         self._resumed_s: float | None = None
         self._source_kept = False
         self._cut_probation = False
@@ -95,13 +100,19 @@ class Run:
                 await self._set_up()
                 await self._listen(channel)
             except LivemigError as error:
-                await self._restore(self._source, self._destination)
+                await self._undo()
                 raise RefusedError((str(error),)) from error
             except BaseException:
-                await self._restore(self._source, self._destination)
+                await asyncio.shield(self._undo())
                 raise
             self._tell_prepared(channel)
             yield channel
+
+    async def _undo(self) -> None:
+        """Puts everything back; a destination that listens already can't be put back, and is ended."""
+        if self._listening:
+            await self._destination.end()
+        await self._restore(self._source, self._destination)
 
     async def _set_up(self) -> None:
         for side in (self._source, self._destination):
@@ -118,11 +129,20 @@ class Run:
     async def _listen(self, channel: Channel) -> None:
         """Lets the destination listen, paused: it must not run before it is told to, whoever started it and how."""
         monitor = self._destination.monitor
+        self._listening = True
         try:
             await monitor.execute("migrate-incoming", {"uri": channel.listen_uri, "exit-on-error": False})
         except CommandError:
-            await monitor.execute("migrate-incoming", {"uri": channel.listen_uri})  # before 9.1 it ends on an error
+            await self._listen_before_9_1(channel)
         await monitor.execute("stop")
+
+    async def _listen_before_9_1(self, channel: Channel) -> None:
+        """Without `exit-on-error`: that QEMU ends when the load fails, and its reason is on its stderr alone."""
+        try:
+            await self._destination.monitor.execute("migrate-incoming", {"uri": channel.listen_uri})
+        except CommandError:
+            self._listening = False  # refused twice: it listens nowhere
+            raise
 
     def _tell_prepared(self, channel: Channel) -> None:
         source, destination, policy = self._source.facts, self._destination.facts, self.live.policy
@@ -150,6 +170,9 @@ class Run:
             await self.live.drive(lambda: self._source.monitor.execute("migrate", {"uri": channel.connect_uri}))
         except LivemigError as error:
             self._failure = str(error)
+        except Exception as error:
+            logger.exception("the loop failed")
+            self._failure = f"livemig itself failed: {error!r}"  # a bug of ours must not leave a guest half-way
         settlement = Settlement(
             self._source,
             self._destination,

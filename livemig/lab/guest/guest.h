@@ -23,7 +23,7 @@ typedef _Bool bool;
 #define TAIL_WORD 1020u
 #define TABLE_PAGE_SHIFT 10u /* one page of the generation table covers 1024 pages */
 
-/* ---- machine.h part: ports, time stamp counter ---- */
+/* ---- the machine: ports, time stamp counter, string instructions, division ---- */
 static inline void outb(u16 port, u8 value) { __asm__ volatile("outb %0, %1" : : "a"(value), "Nd"(port)); }
 static inline void outw(u16 port, u16 value) { __asm__ volatile("outw %0, %1" : : "a"(value), "Nd"(port)); }
 static inline void outl(u16 port, u32 value) { __asm__ volatile("outl %0, %1" : : "a"(value), "Nd"(port)); }
@@ -139,7 +139,6 @@ void clock_resume(void);
 void clock_wait_for_tick(void);
 u32 clock_ms(u64 now);
 u32 clock_us(u64 span);
-static inline u64 clock_span_ms(u64 ms);
 extern u64 clock_offset;
 extern u64 clock_start;
 extern u32 tsc_khz;

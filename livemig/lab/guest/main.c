@@ -250,7 +250,7 @@ static u32 pages_to_fill(void)
 static void fit_to_beat_cost(void)
 {
 	beat_cost = ~0ull;
-	for (int i = 0; i < 3; i++) {
+	for (int i = 0; i < 5; i++) {
 		serial_drain();
 		u64 from = clock_now();
 		serial_beat();

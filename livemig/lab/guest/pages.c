@@ -178,6 +178,9 @@ bool page_check(u32 index, u32 from_word, u32 end_word, const char *by)
 	return false;
 }
 
+/* Sums are kept modulo 2^32: what is lost or gained is taken for less than half of that. */
+static u64 signed_difference(u32 found, u32 expected) { return (u64)(long long)(int)(found - expected); }
+
 /* No page is written meanwhile, so this sees one moment; beats go on. */
 bool table_check_page(u32 table_page, const char *by)
 {
@@ -192,7 +195,7 @@ bool table_check_page(u32 table_page, const char *by)
 	if (sum == generation_sum[table_page])
 		return true;
 	say_fault(FAULT_TABLE, table_page, (u32)words, generation_sum[table_page], sum, by);
-	write_count += (u32)(sum - generation_sum[table_page]) - (sum < generation_sum[table_page] ? 1ull << 32 : 0);
+	write_count += signed_difference(sum, generation_sum[table_page]);
 	generation_sum[table_page] = sum;
 	return false;
 }
@@ -205,6 +208,6 @@ bool table_check_total(const char *by)
 	if (parameters.content == CONTENT_ZERO || total == (u32)write_count)
 		return true;
 	say_fault(FAULT_TOTAL, 0, (u32)generation_sum, (u32)write_count, total, by);
-	write_count += (u32)(total - (u32)write_count) - (total < (u32)write_count ? 1ull << 32 : 0);
+	write_count += signed_difference(total, (u32)write_count);
 	return false;
 }

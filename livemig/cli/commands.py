@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from livemig.cli.help import Option, Verb
 from livemig.cli.options import DURATION, RATE, SIZE
 from livemig.core.errors import PlanError
 
@@ -27,18 +28,81 @@ Examples:
       --downtime-limit 100ms --bandwidth 1Gbit/s --deadline 5min
 """
 
-RUN_EPILOG = """\b
-ADDR is where a QEMU's QMP monitor is: PATH, unix:PATH or tcp:HOST:PORT.
-Sizes and times take units: ms, s, min; MiB/s, MB/s, Mbit/s, Gbit/s.
-\b
-Exit codes:
-  0  completed: the guest runs at the destination
-  1  failed: QEMU, link or destination failed; the guest is at the source as before
-  2  refused: nothing was touched
-  3  cancelled: deadline or request; the guest is at the source as before (130: by Ctrl-C)
-  4  unknown: a person is needed; the last lines say what is known
-  5  the guest shut itself down while it moved
+UNITS = """\b
+Units (a number without one is refused):
+  times  us, ms, s, min, h
+  sizes  B, kB, MB, GB, TB; KiB, MiB, GiB, TiB
+  rates  a size a second (100MiB/s, 1GB/s), or bit/s, kbit/s, Mbit/s, Gbit/s
 """
+
+EXIT_CODES = """\b
+Exit codes:
+  0    completed: the guest runs at the destination
+  1    failed: QEMU, the link or the destination failed; the guest is at the source as before
+  2    refused: nothing was touched
+  3    cancelled: by the deadline or a closed output; the guest is at the source as before
+  130  cancelled by Ctrl-C, SIGTERM or SIGHUP, likewise
+  4    unknown: a person is needed; the last lines say what is known
+  5    the guest shut itself down while it moved
+"""
+
+RUN_EPILOG = f"""\b
+ADDR is where a QEMU's QMP monitor is: PATH, unix:PATH or tcp:HOST:PORT.
+Both QEMUs need one of their own: -qmp unix:PATH,server=on,wait=off. The waiting one is
+started with the source's options and with -S -incoming defer.
+
+{UNITS}
+
+{EXIT_CODES}
+
+\b
+Examples:
+  # with the defaults
+  livemig run --src-qmp /run/vm/a.qmp --dst-qmp /run/vm/b.qmp
+\b
+  # at most 1 Gbit/s; a guest too busy to move within 5 minutes is stopped then, for the rest
+  livemig run --src-qmp a.qmp --dst-qmp b.qmp --bandwidth 1Gbit/s \\
+      --deadline 5min --at-deadline pause
+\b
+  # for a script: the last line says how it ended and where the guest is
+  livemig run --src-qmp a.qmp --dst-qmp b.qmp --json | tail -n 1 | jq -r .running_on
+
+Ctrl-C before the switchover leaves the guest at the source; after it, at the destination.
+"""
+
+REPLAY_EPILOG = """\b
+Exit codes:
+  0  every decision came out as recorded
+  1  at least one came out otherwise
+  2  the trace can't be read
+\b
+Examples:
+  livemig run --src-qmp a.qmp --dst-qmp b.qmp --trace run.trace
+  livemig replay run.trace
+"""
+
+DEMO_EPILOG = f"""{UNITS}
+
+\b
+Exit codes: those of `livemig run`, and 1 when the guest finds its memory damaged.
+\b
+Examples:
+  livemig demo
+\b
+  # a tighter limit and a slower link: more rounds
+  livemig demo --downtime-limit 50ms --bandwidth 100MiB/s
+\b
+  # more than the link can send: it does not converge, and is cancelled after 10 s
+  livemig demo --dirty-rate 400MiB/s --bandwidth 50MiB/s --deadline 10s
+"""
+
+_ADDRESSES = "Where"
+_LIMITS = "Limits"
+_AFTERWARDS = "Afterwards"
+_OUTPUT = "Output"
+_GUEST = "The guest"
+
+_option = partial(click.option, cls=Option)
 
 
 @click.group(
@@ -53,97 +117,135 @@ def cli() -> None:
 def _limits(command: Any, *, bandwidth: str | None = None) -> Any:
     """The options that make a plan, shared by the verbs that migrate."""
     options = [
-        click.option(
+        _option(
             "--downtime-limit",
+            heading=_LIMITS,
             type=DURATION,
             default="300ms",
             show_default=True,
             help="How long the guest may stand still. livemig never raises it.",
         ),
-        click.option(
+        _option(
             "--bandwidth",
+            heading=_LIMITS,
             type=RATE,
             default=bandwidth,
-            show_default=bandwidth or "no cap",
+            show_default=bandwidth is not None,
             help="Cap on what is sent while the guest runs. QEMU's last step, while the guest stands still, is not "
-            "held to it.",
+            f"held to it.{'' if bandwidth else ' Without it there is no cap.'}",
         ),
-        click.option(
-            "--deadline", type=DURATION, show_default="none", help="Time within which the guest must have moved."
+        _option(
+            "--deadline",
+            heading=_LIMITS,
+            type=DURATION,
+            help="Time within which the guest must have moved. Without it livemig tries for ever.",
         ),
-        click.option(
+        _option(
             "--at-deadline",
+            heading=_LIMITS,
             type=click.Choice(["cancel", "pause"]),
             default="cancel",
             show_default=True,
             help="What then: give up, or stop the guest and send the rest however long it takes.",
         ),
-        click.option(
+        _option(
             "--probation",
+            heading=_AFTERWARDS,
             type=DURATION,
             default="2s",
             show_default=True,
             help="How long the guest is watched at the destination before the source is quit.",
         ),
-        click.option(
-            "--trace",
-            type=click.Path(dir_okay=False, path_type=Path),
-            help="Write every input, decision and event to FILE, for `livemig replay`.",
-        ),
-        click.option("--json", "as_json", is_flag=True, help="One JSON object a line on stdout, nothing else."),
     ]
     for option in reversed(options):
         command = option(command)
     return command
 
 
-@cli.command(epilog=RUN_EPILOG, short_help="Move a running guest.")
-@click.option("--src-qmp", metavar="ADDR", required=True, help="QMP monitor of the QEMU whose guest is to move.")
-@click.option(
+def _output(command: Any) -> Any:
+    """The options of what is shown and kept, shared by the verbs that migrate."""
+    trace = _option(
+        "--trace",
+        heading=_OUTPUT,
+        type=click.Path(dir_okay=False, path_type=Path),
+        help="Write every input, decision and event to FILE, for `livemig replay`.",
+    )
+    return trace(_json(command))
+
+
+def _json(command: Any) -> Any:
+    option = _option(
+        "--json", "as_json", heading=_OUTPUT, is_flag=True, help="One JSON object a line on stdout, nothing else."
+    )
+    return option(command)
+
+
+@cli.command(cls=Verb, epilog=RUN_EPILOG, short_help="Move a running guest.")
+@_option(
+    "--src-qmp", heading=_ADDRESSES, metavar="ADDR", required=True, help="The QEMU whose guest is to move: its monitor."
+)
+@_option(
     "--dst-qmp",
+    heading=_ADDRESSES,
     metavar="ADDR",
     required=True,
-    help="QMP monitor of the QEMU that waits for it (-S -incoming defer).",
+    help="The QEMU that waits for it (-S -incoming defer): its monitor.",
 )
 @_limits
-@click.option("--keep-source", is_flag=True, help="Leave the source paused instead of quitting it.")
+@_option("--keep-source", heading=_AFTERWARDS, is_flag=True, help="Leave the source paused instead of quitting it.")
+@_output
 def run(src_qmp: str, dst_qmp: str, *, as_json: bool, trace: Path | None, **asked: Any) -> int:
-    """Move a running guest from one QEMU to another that waits for it."""
+    """Move a running guest from one QEMU to another that waits for it.
+
+    The guest runs on while its memory is copied, and stands still only for the last part, as soon as that fits into
+    the downtime limit. Whatever fails, exactly one of the two QEMUs runs it afterwards.
+    """
     from livemig.cli.run import run_migration
 
     return run_migration(source=src_qmp, destination=dst_qmp, plan=_plan(**asked), trace_path=trace, as_json=as_json)
 
 
-@cli.command(short_help="Decide a recorded run again.")
+@cli.command(cls=Verb, epilog=REPLAY_EPILOG, short_help="Decide a recorded run again.")
 @click.argument("trace", type=click.Path(dir_okay=False, path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line on stdout, nothing else.")
+@_json
 def replay(trace: Path, *, as_json: bool) -> int:
-    """Run the policy on what a TRACE recorded and compare its decisions.
+    """Run the policy on what a TRACE recorded and compare its decisions with the recorded ones.
 
-    Exit code 0 when they are reproduced, 1 when any differs.
+    Needs no QEMU and touches none. What differs shows what another version of livemig would have done.
     """
     from livemig.cli.replay import replay_trace
 
     return replay_trace(trace, as_json=as_json)
 
 
-@cli.command(short_help="See a busy guest move, on this machine.")
-@click.option("--memory", type=SIZE, default="256MiB", show_default=True, help="The guest's memory.")
-@click.option("--working-set", type=SIZE, default="64MiB", show_default=True, help="Memory that the guest rewrites.")
-@click.option("--dirty-rate", type=RATE, default="80MiB/s", show_default=True, help="How fast it rewrites it.")
-@click.option(
+@cli.command(cls=Verb, epilog=DEMO_EPILOG, short_help="See a busy guest move, on this machine.")
+@_option("--memory", heading=_GUEST, type=SIZE, default="256MiB", show_default=True, help="Its memory, 16MiB to 3GiB.")
+@_option(
+    "--working-set",
+    heading=_GUEST,
+    type=SIZE,
+    default="64MiB",
+    show_default=True,
+    help="The part of it that the guest rewrites, over and over.",
+)
+@_option(
+    "--dirty-rate", heading=_GUEST, type=RATE, default="80MiB/s", show_default=True, help="How fast it rewrites it."
+)
+@_option(
     "--accelerator",
+    heading=_GUEST,
     type=click.Choice(["tcg", "kvm"]),
     default="tcg",
     show_default=True,
-    help="How QEMU runs the guest.",
+    help="How QEMU runs it.",
 )
 @partial(_limits, bandwidth="200MiB/s")
+@_output
 def demo(*, as_json: bool, trace: Path | None, **asked: Any) -> int:
     """Start a busy guest and a waiting QEMU, move the guest, and check every page of its memory.
 
     The guest is built in: a bare-metal program that rewrites its memory, beats on its serial port, and checks itself
-    without end. Shown at the end: its longest silence, beside what QEMU calls the downtime.
+    without end. Shown at the end: its longest silence, beside what QEMU calls the downtime. Nothing is left behind.
     """
     from livemig.cli.demo import run_demo
 
@@ -173,4 +275,4 @@ def _plan(
             keep_source=keep_source,
         )
     except PlanError as error:
-        raise click.UsageError(str(error)) from error
+        raise click.UsageError(str(error), ctx=click.get_current_context()) from error

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
+from functools import partial
 from pathlib import Path
 
+import click
 import msgspec
 
-from livemig.cli.exit_code import INTERRUPTED, exit_code
-from livemig.cli.run import REFUSED, Screen, Show, minding_signals, screen_for
+from livemig.cli.screens import Screen, screen_for
+from livemig.cli.show import Show
 from livemig.core.errors import LivemigError
 from livemig.core.event import Ended, Event
 from livemig.core.outcome import Outcome
@@ -20,10 +22,12 @@ from livemig.engine.migration import Migration, new_id
 from livemig.lab.heartbeat import Heartbeat
 from livemig.lab.machine import Machine, MachineSettings
 from livemig.lab.serial_lines import Verdict
-from livemig.lab.workload import Workload
+from livemig.lab.workload import PAGE_BYTES, Workload, usable_bytes
 
 BEATING_BEFORE_S = 1.0
-MEMORY_LOST = 1
+MEMORY_LEAST_BYTES, MEMORY_MOST_BYTES = 16 * 2**20, 3 * 2**30
+DIRTY_RATE_MOST_BYTES_S = 2.0**38
+MEMORY_DAMAGED = 1
 
 
 class GuestChecked(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", tag="guest-checked"):
@@ -56,7 +60,8 @@ class _HoldsEnd:
 
     def __init__(self, screen: Screen) -> None:
         self.ended: Ended | None = None
-        self.begin, self.refuse, self._show = screen.begin, screen.refuse, screen.show
+        self.begin, self.say, self.end, self.refuse = screen.begin, screen.say, screen.end, screen.refuse
+        self.close, self._show = screen.close, screen.show
 
     def show(self, event: Event) -> None:
         """Shows an event, or keeps it when it is the closing one."""
@@ -65,8 +70,17 @@ class _HoldsEnd:
         else:
             self._show(event)
 
-    def end(self, report: Report) -> None:
-        """Shown later, by the demo."""
+    def finish(self, report: Report, checked: GuestChecked | None, *, as_json: bool) -> None:
+        """Shows how the guest was found, and the closing event or lines."""
+        if as_json:
+            if checked is not None:
+                print(msgspec.json.encode(checked).decode(), flush=True)
+            if self.ended is not None:
+                self._show(self.ended)
+            return
+        self.end(report)
+        for line in () if checked is None else _checked_lines(checked):
+            self.say(line)
 
 
 def run_demo(
@@ -79,19 +93,50 @@ def run_demo(
     dirty_rate: float,
     accelerator: str,
 ) -> int:
-    """Runs the demo and returns the exit code."""
-    screen = screen_for(as_json=as_json)
-    try:
-        workload = Workload(
-            working_set_bytes=int(working_set),
-            dirty_rate_bytes_s=dirty_rate,
-            fill_bytes=int(max(working_set, memory * 0.75)),
+    """Runs the demo and returns the exit code.
+
+    Raises:
+        click.UsageError: When the guest can't be made like that.
+    """
+    settings = _settings(
+        memory_bytes=int(memory),
+        working_set_bytes=int(working_set),
+        dirty_rate_bytes_s=dirty_rate,
+        accelerator=accelerator,
+    )
+    return asyncio.run(_demo(settings, plan, trace_path, screen_for(as_json=as_json), as_json=as_json))
+
+
+def _settings(
+    *, memory_bytes: int, working_set_bytes: int, dirty_rate_bytes_s: float, accelerator: str
+) -> MachineSettings:
+    """Says in the options' names what can't be; the workload would say it in its own."""
+    least, most = MEMORY_LEAST_BYTES, MEMORY_MOST_BYTES
+    if not least <= memory_bytes <= most:
+        raise _refusal(
+            f"--memory {format_size(memory_bytes)} is out of range: {format_size(least)} to {format_size(most)}"
         )
-        settings = MachineSettings(workload=workload, memory_bytes=int(memory), accelerator=accelerator)
-        return asyncio.run(_demo(settings, plan, trace_path, screen, as_json=as_json))
-    except LivemigError as error:
-        screen.refuse("", str(error))
-        return REFUSED
+    room_bytes = usable_bytes(memory_bytes)
+    if not PAGE_BYTES <= working_set_bytes <= room_bytes:
+        raise _refusal(
+            f"--working-set {format_size(working_set_bytes)} does not fit: with --memory {format_size(memory_bytes)} "
+            f"give {format_size(PAGE_BYTES)} to {room_bytes // 2**20} MiB"
+        )
+    if dirty_rate_bytes_s > DIRTY_RATE_MOST_BYTES_S:
+        raise _refusal(
+            f"--dirty-rate {format_rate(dirty_rate_bytes_s)} is more than any guest can: give up to "
+            f"{format_rate(DIRTY_RATE_MOST_BYTES_S)}"
+        )
+    workload = Workload(
+        working_set_bytes=working_set_bytes,
+        dirty_rate_bytes_s=dirty_rate_bytes_s,
+        fill_bytes=min(room_bytes, max(working_set_bytes, memory_bytes * 3 // 4)),
+    )
+    return MachineSettings(workload=workload, memory_bytes=memory_bytes, accelerator=accelerator)
+
+
+def _refusal(reason: str) -> click.UsageError:
+    return click.UsageError(reason, ctx=click.get_current_context(silent=True))
 
 
 async def _demo(
@@ -100,35 +145,45 @@ async def _demo(
     holding = _HoldsEnd(screen)
     show = Show(holding)
     run_id = new_id()
-    try:
-        with minding_signals(show), tempfile.TemporaryDirectory(prefix="livemig-demo-") as folder:
-            heartbeat = Heartbeat()
-            source = Machine(settings, folder=Path(folder), name="source", heartbeat=heartbeat)
-            waiting = msgspec.structs.replace(settings, incoming="defer", paused=True)
-            destination = Machine(waiting, folder=Path(folder), name="destination", heartbeat=heartbeat)
-            async with source, destination:
-                await source.serial.wait_ready()
-                if not as_json:
-                    print(_introduction(settings), flush=True)
-                await asyncio.sleep(BEATING_BEFORE_S)
-                heartbeat.restart()
-                migration = Migration(
-                    plan,
-                    source=str(source.qmp_path),
-                    destination=str(destination.qmp_path),
-                    run_id=run_id,
-                    trace_path=trace_path,
-                )
-                report = await show.run(migration)
-                checked = await _check(report, source, destination, heartbeat)
-    except asyncio.CancelledError:
-        if not show.interrupted:
-            raise
-        screen.refuse(run_id, "interrupted before the guest was moved")
-        return INTERRUPTED
-    _show_end(screen, holding.ended, report, checked, as_json=as_json)
-    code = exit_code(report.outcome, interrupted=show.interrupted)
-    return code if checked is None or checked.good else code or MEMORY_LOST
+    async with show:
+        try:
+            report, checked = await _moved(show, settings, plan, trace_path, run_id)
+        except asyncio.CancelledError as error:
+            if show.cancel_reason is None:
+                raise
+            code = show.refuse(run_id, LivemigError(str(error)))
+        except Exception as error:  # noqa: BLE001  # the last line and the exit code are owed whatever happens
+            code = show.refuse(run_id, error)
+        else:
+            code = show.end(report, partial(holding.finish, report, checked, as_json=as_json))
+            if checked is not None and not checked.good:
+                code = code or MEMORY_DAMAGED
+    return show.leave(code)
+
+
+async def _moved(
+    show: Show, settings: MachineSettings, plan: Plan, trace_path: Path | None, run_id: str
+) -> tuple[Report, GuestChecked | None]:
+    """Starts both QEMUs, moves the guest, has it check itself, and ends both."""
+    with tempfile.TemporaryDirectory(prefix="livemig-demo-") as folder:
+        heartbeat = Heartbeat()
+        source = Machine(settings, folder=Path(folder), name="source", heartbeat=heartbeat)
+        waiting = msgspec.structs.replace(settings, incoming="defer", paused=True)
+        destination = Machine(waiting, folder=Path(folder), name="destination", heartbeat=heartbeat)
+        show.say(_introduction(settings))
+        async with source, destination:
+            await source.serial.wait_ready()
+            await asyncio.sleep(BEATING_BEFORE_S)
+            heartbeat.restart()
+            migration = Migration(
+                plan,
+                source=str(source.qmp_path),
+                destination=str(destination.qmp_path),
+                run_id=run_id,
+                trace_path=trace_path,
+            )
+            report = await show.run(migration, plan)
+            return report, await _check(report, source, destination, heartbeat)
 
 
 async def _check(report: Report, source: Machine, destination: Machine, heartbeat: Heartbeat) -> GuestChecked | None:
@@ -155,21 +210,6 @@ def _introduction(settings: MachineSettings) -> str:
         f"{format_size(workload.working_set_bytes)} at {format_rate(workload.dirty_rate_bytes_s)} and beats every "
         f"{format_duration(workload.heartbeat_interval_s)}"
     )
-
-
-def _show_end(
-    screen: Screen, ended: Ended | None, report: Report, checked: GuestChecked | None, *, as_json: bool
-) -> None:
-    if as_json:
-        if checked is not None:
-            print(msgspec.json.encode(checked).decode())
-        if ended is not None:
-            screen.show(ended)
-        return
-    screen.end(report)
-    if checked is not None:
-        for line in _checked_lines(checked):
-            print(line)
 
 
 def _checked_lines(checked: GuestChecked) -> list[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 import msgspec
 
-from livemig.core.errors import TraceError
+from livemig.core.errors import LivemigError
 from livemig.core.policy import Decision
 from livemig.core.trace import decode_trace
 from livemig.simulation.replay import Replay, replay
@@ -26,9 +26,11 @@ def replay_trace(path: Path, *, as_json: bool) -> int:
         with path.open("rb") as lines:
             found = replay(decode_trace(lines))
     except OSError as error:
-        raise click.UsageError(f"{path} can't be read: {error.strerror}") from error
-    except TraceError as error:
-        raise click.UsageError(f"{path}: {error}") from error
+        raise click.UsageError(
+            f"{path} can't be read: {error.strerror}", ctx=click.get_current_context(silent=True)
+        ) from error
+    except LivemigError as error:
+        raise click.UsageError(f"{path}: {error}", ctx=click.get_current_context(silent=True)) from error
     if as_json:
         sys.stdout.write(_json(found))
     else:

@@ -2,7 +2,8 @@
 
     LivemigError
     ├── PlanError (ValueError)   a request that makes no sense; nothing was touched
-    │   └── AddressError         an address that can't be read
+    │   ├── AddressError         an address that can't be read
+    │   └── CommandLineError     a QEMU command line that can't be read
     ├── ConnectError             a monitor that can't be reached, or isn't one
     ├── CommandError             QEMU refused a command
     ├── MonitorTimeout           no answer within the bound: the command's fate is unknown
@@ -10,6 +11,7 @@
     ├── ReplyError               QEMU answered something that makes no sense
     ├── PolicyError              a status that can't follow in this phase: a bug, or a newer QEMU
     ├── RefusedError             preflight says no; the source was not touched and runs on
+    ├── LaunchError              a QEMU that could not be started, or ended at once
     ├── TraceError               a trace that can't be read
     └── GuestError               the built-in guest can't be started or does not answer
 
@@ -39,6 +41,18 @@ class AddressError(PlanError):
     def __init__(self, message: str, *, address: str) -> None:
         super().__init__(message)
         self.address = address
+
+
+class CommandLineError(PlanError):
+    """A QEMU command line that can't be read, with the argument at fault. Nothing was touched.
+
+    Attributes:
+        argument: The argument as it stands in the command line.
+    """
+
+    def __init__(self, message: str, *, argument: str) -> None:
+        super().__init__(message)
+        self.argument = argument
 
 
 class ConnectError(LivemigError):
@@ -138,6 +152,22 @@ class RefusedError(LivemigError):
     def __init__(self, reasons: tuple[str, ...]) -> None:
         super().__init__("; ".join(reasons))
         self.reasons = reasons
+
+
+class LaunchError(LivemigError):
+    """A QEMU that could not be started, or ended at once. Nothing of it is left; the source runs on, untouched.
+
+    Attributes:
+        command: Its command line, secrets taken out.
+        exit_code: What it ended with, negative for a signal; None when it did not run or had to be killed.
+        stderr: What it wrote, secrets taken out.
+    """
+
+    def __init__(self, message: str, *, command: str, exit_code: int | None, stderr: str) -> None:
+        super().__init__(message)
+        self.command = command
+        self.exit_code = exit_code
+        self.stderr = stderr
 
 
 class TraceError(LivemigError):

@@ -241,6 +241,8 @@ class Policy:
     def _not_in_switchover(self, reason: str, time_s: float) -> Decision:
         """Takes back that the switchover is under way; what was too late to be heeded since its STOP is heeded now."""
         self._stopped_time_s = None
+        if self.phase is Phase.SWITCHOVER and self._ending_time_s is None:
+            self._ending_time_s = time_s  # the switchover has failed: QEMU will say so, or must not hang
         unwanted = self.cancel_reason or self.failure_reason
         if unwanted is None or self._ending_time_s is not None or self.phase not in (Phase.SETUP, Phase.PRECOPY):
             return self._decide(reason=reason)

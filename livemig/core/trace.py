@@ -58,6 +58,8 @@ TraceRecord = TraceHeader | InputRecord | DecisionRecord | EventRecord
 
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(TraceRecord)
+_UNREADABLE = (msgspec.DecodeError, ValueError, RecursionError)
+"""What decoding raises: for what is no JSON or no record, for a plan that makes no sense, for brackets without end."""
 
 
 class _Version(msgspec.Struct):
@@ -89,7 +91,7 @@ def decode_trace(lines: Iterable[bytes]) -> Iterator[TraceRecord]:
             raise TraceError(f"the trace is cut short in line {number}", line_number=number)
         try:
             record: TraceRecord = _decoder.decode(line)
-        except (msgspec.DecodeError, ValueError) as error:
+        except _UNREADABLE as error:
             raise TraceError(f"line {number} is no trace record: {error}", line_number=number) from error
         if isinstance(record, TraceHeader) != (number == 1):
             raise TraceError(f"line {number}: the header must be the first line, and only that", line_number=number)
@@ -102,7 +104,7 @@ def _check_version(line: bytes) -> None:
     """Looks at the version before anything else of the header is read, since another version may hold other fields."""
     try:
         found = msgspec.json.decode(line, type=_Version)
-    except (msgspec.DecodeError, ValueError) as error:
+    except _UNREADABLE as error:
         raise TraceError("this is no livemig trace: its first line is no header", line_number=1) from error
     if found.record != "header":
         raise TraceError("this is no livemig trace: its first line is no header", line_number=1)

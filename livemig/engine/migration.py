@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import secrets
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -208,18 +209,36 @@ def migrate(
 
 
 async def connect_both(source: Address, destination: Address) -> tuple[Side, Side]:
-    """Connects both sides at once; when one fails, the other is closed again.
+    """Connects both sides at once; when one fails, or this is cancelled, the other is closed again.
 
     Raises:
         ConnectError: When one can't be reached.
+        RefusedError: When both addresses are one monitor.
     """
-    found = await asyncio.gather(
-        Side.connect("source", source), Side.connect("destination", destination), return_exceptions=True
-    )
-    first, second = found
-    if isinstance(first, Side) and isinstance(second, Side):
-        return first, second
-    for side in found:
+    if _resolved(source) == _resolved(destination):
+        raise RefusedError((f"{source} is given as source and destination: give another, waiting QEMU as destination",))
+    connecting = [
+        asyncio.create_task(Side.connect("source", source)),
+        asyncio.create_task(Side.connect("destination", destination)),
+    ]
+    try:
+        await asyncio.wait(connecting, return_when=asyncio.FIRST_EXCEPTION)
+        for task in filter(asyncio.Task.done, connecting):
+            task.result()  # what one fails with is told at once, however long the other takes
+        return connecting[0].result(), connecting[1].result()
+    except BaseException:
+        await _give_up(connecting)
+        raise
+
+
+async def _give_up(connecting: list[asyncio.Task[Side]]) -> None:
+    for task in connecting:
+        task.cancel()
+    for side in await asyncio.gather(*connecting, return_exceptions=True):
         if isinstance(side, Side):
             await side.close()
-    raise next(error for error in found if isinstance(error, BaseException))
+
+
+def _resolved(address: Address) -> Address:
+    """The address with its links followed, so that two ways to write one socket are seen to be one."""
+    return address if address.path is None else Address(path=os.path.realpath(address.path))

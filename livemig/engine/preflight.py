@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from livemig.core.plan import Plan
 from livemig.core.status import MigrationStatus, RunState
-from livemig.core.units import format_duration
+from livemig.core.units import format_duration, format_size
 from livemig.engine.side import Facts
 
 _SOURCE_STATES_REFUSED = {
@@ -26,7 +26,16 @@ def refusals(source: Facts, destination: Facts) -> tuple[str, ...]:
     """Returns why the guest can't be moved; empty when it can."""
     if set(source.thread_ids) & set(destination.thread_ids):
         return ("both addresses lead to the same QEMU: give the monitor of the waiting QEMU as --dst-qmp",)
-    return (*_source_refusals(source), *_destination_refusals(destination))
+    return (*_source_refusals(source), *_destination_refusals(destination), *_differences(source, destination))
+
+
+def _differences(source: Facts, destination: Facts) -> list[str]:
+    """What QEMU itself finds out only when everything was sent, and then names by number alone."""
+    sizes = (source.base_memory_bytes, destination.base_memory_bytes)
+    if 0 in sizes or sizes[0] == sizes[1]:
+        return []
+    guest, room = (format_size(size) for size in sizes)
+    return [f"the guest has {guest} of memory and the destination {room}: start the destination with the source's -m"]
 
 
 def _source_refusals(source: Facts) -> list[str]:

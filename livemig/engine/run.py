@@ -186,7 +186,10 @@ class Run:
         if self._recorder is not None:
             self._recorder.release()
         verdict = await settlement.run()
-        report = await self._report(verdict, settlement, downtime)
+        await self._put_back(verdict)
+        if self._guest_side_is_gone(verdict):
+            verdict = await settlement.run()  # it died at the last moment: say what is so now
+        report = self._report(verdict, settlement, downtime)
         self.live.tell(report.ended(self.live.now_s))
         return report
 
@@ -271,12 +274,21 @@ class Run:
             except LivemigError as error:
                 self.live.warn(f"{side.name}: migration settings may not be as before: {error}")
 
-    async def _report(self, verdict: Verdict, settlement: Settlement, downtime: Downtime | None) -> Report:
-        outcome = verdict.outcome or Outcome.UNKNOWN
-        running_on = verdict.running_on or RunningOn.UNKNOWN
-        if not self._source.is_gone() and outcome in (Outcome.FAILED, Outcome.CANCELLED) and self.live.was_stopped:
+    async def _put_back(self, verdict: Verdict) -> None:
+        """Leaves both QEMUs as they were before, as far as they live."""
+        stayed = verdict.outcome in (Outcome.FAILED, Outcome.CANCELLED)
+        if not self._source.is_gone() and stayed and self.live.was_stopped:
             await announce(self._source)
         await self._restore(self._source, self._destination)
+
+    def _guest_side_is_gone(self, verdict: Verdict) -> bool:
+        sides = {RunningOn.SOURCE: self._source, RunningOn.DESTINATION: self._destination}
+        side = sides.get(verdict.running_on or RunningOn.UNKNOWN)
+        return side is not None and side.is_gone()
+
+    def _report(self, verdict: Verdict, settlement: Settlement, downtime: Downtime | None) -> Report:
+        outcome = verdict.outcome or Outcome.UNKNOWN
+        running_on = verdict.running_on or RunningOn.UNKNOWN
         if self._recorder is not None and self._recorder.failure is not None:
             self.live.warn(self._recorder.failure)
         live, policy, figures = self.live, self.live.policy, self._figures or self.live.last

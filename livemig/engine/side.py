@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from livemig.core.errors import CommandError, LivemigError
+from livemig.core.errors import CommandError, LivemigError, ReplyError
 from livemig.core.observation import Observation
 from livemig.core.status import RunState
 from livemig.hosts.local import LocalProcess
@@ -33,6 +33,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
         run_state: Its run state.
         observation: Its ``query-migrate``.
         memory_bytes: The guest's memory, plugged memory included.
+        base_memory_bytes: That of it which was not plugged (``-m``), the same on both sides; 0 when QEMU can't say.
         thread_ids: The host's thread ids of its vCPUs.
     """
 
@@ -42,6 +43,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     observation: Observation
     memory_bytes: int
     thread_ids: tuple[int, ...]
+    base_memory_bytes: int = 0
 
 
 class Side:
@@ -113,6 +115,13 @@ class Side:
 
 
 async def _ask_facts(monitor: Monitor) -> Facts:
+    try:
+        return await _read_facts(monitor)
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise ReplyError(f"{monitor.address}: what answers there is no QEMU that runs a machine", command="") from error
+
+
+async def _read_facts(monitor: Monitor) -> Facts:
     version = await monitor.execute("query-version")
     name = await monitor.execute("query-name")
     memory = await _memory(monitor)
@@ -124,6 +133,7 @@ async def _ask_facts(monitor: Monitor) -> Facts:
         observation=await monitor.query_migrate(),
         memory_bytes=int(memory["base-memory"]) + int(memory.get("plugged-memory", 0)),
         thread_ids=tuple(int(cpu["thread-id"]) for cpu in cpus if "thread-id" in cpu),
+        base_memory_bytes=int(memory["base-memory"]),
     )
 
 

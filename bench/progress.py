@@ -1,0 +1,45 @@
+"""Says on stderr how far a benchmark is. Written between measurements only, never during one."""
+
+from __future__ import annotations
+
+import sys
+from types import TracebackType
+from typing import Self
+
+_STEPS_SHOWN = 10
+"""How many lines a whole benchmark brings forth where stderr is no terminal."""
+
+
+class Progress:
+    """A count out of a total; use it as a context manager.
+
+    Attributes:
+        count: Steps done.
+    """
+
+    def __init__(self, label: str, total_count: int) -> None:
+        self.count = 0
+        self._label, self._total_count = label, total_count
+        self._terminal = sys.stderr.isatty()
+
+    def step(self) -> None:
+        """Counts one."""
+        self.count += 1
+        self._show()
+
+    def __enter__(self) -> Self:
+        self._show()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._terminal:
+            print(file=sys.stderr)
+
+    def _show(self) -> None:
+        text = f"{self._label}: {self.count}/{self._total_count}"
+        if self._terminal:
+            print(f"\r{text}", end="", file=sys.stderr, flush=True)
+        elif self.count % max(1, self._total_count // _STEPS_SHOWN) == 0 or self.count == self._total_count:
+            print(text, file=sys.stderr, flush=True)

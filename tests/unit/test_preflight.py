@@ -1,0 +1,158 @@
+"""Why a guest can't be moved is said before anything is touched: every reason at once, each with its remedy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from livemig.core.observation import Observation, SocketAddress
+from livemig.core.plan import Plan
+from livemig.core.status import MigrationStatus, RunState
+from livemig.engine.preflight import WAITING_REMEDY, cautions, refusals
+from livemig.engine.side import Facts
+
+
+def observation(status: str = "none", **more: Any) -> Observation:
+    """A `query-migrate` reply."""
+    return Observation(time_s=0.0, status=MigrationStatus(status), status_text=status, **more)
+
+
+SOURCE = Facts(
+    version="10.0.2",
+    guest_name="guest",
+    run_state=RunState.RUNNING,
+    observation=observation(),
+    memory_bytes=2**28,
+    thread_ids=(100, 101),
+)
+DESTINATION = msgspec.structs.replace(SOURCE, run_state=RunState.INMIGRATE, thread_ids=(200, 201))
+
+
+def source(run_state: str = "running", status: str = "none", **more: Any) -> Facts:
+    """A source in this state."""
+    return msgspec.structs.replace(SOURCE, run_state=RunState(run_state), observation=observation(status, **more))
+
+
+def destination(run_state: str = "inmigrate", status: str = "none", **more: Any) -> Facts:
+    """A destination in this state."""
+    return msgspec.structs.replace(DESTINATION, run_state=RunState(run_state), observation=observation(status, **more))
+
+
+MOVABLE = ["running", "paused", "suspended", "prelaunch", "io-error", "watchdog", "guest-panicked"]
+
+
+@pytest.mark.parametrize("run_state", MOVABLE)
+def test_a_guest_in_any_of_these_states_can_be_moved(run_state):
+    """Running, or standing still by its own or its owner's doing: it arrives so."""
+    assert refusals(source(run_state), destination()) == ()
+
+
+@pytest.mark.parametrize("status", ["none", "completed", "failed", "cancelled"])
+def test_a_source_may_have_tried_before(status):
+    """An earlier migration that ended is no obstacle."""
+    assert refusals(source(status=status), destination()) == ()
+
+
+@pytest.mark.parametrize(
+    ("run_state", "words"),
+    [
+        (
+            "inmigrate",
+            "the source waits for an incoming migration itself: give the QEMU whose guest runs as the source",
+        ),
+        ("postmigrate", "the source has handed its guest over already: if no other QEMU runs it, `cont` it first"),
+        ("finish-migrate", "the source is in the switchover of another migration: wait for its end"),
+        ("shutdown", "the source has a guest that is shut down: there is nothing to move while it runs"),
+        ("save-vm", "the source saves a snapshot: wait for its end"),
+        ("restore-vm", "the source restores a snapshot: wait for its end"),
+        ("colo", "the source runs under COLO: end that first"),
+    ],
+)
+def test_a_source_in_any_of_these_states_is_refused(run_state, words):
+    """Each in one line that says what to do."""
+    assert refusals(source(run_state), destination()) == (words,)
+
+
+@pytest.mark.parametrize(
+    "status", [status for status in MigrationStatus if status not in ("none", "completed", "failed", "cancelled")]
+)
+def test_a_source_that_migrates_already_is_refused(status):
+    """Two migrations of one guest can't be; a status that livemig does not know counts as one under way."""
+    (reason,) = refusals(source(status=status), destination())
+    assert reason == (
+        f"the source already migrates (QEMU says {status}): wait for its end, or cancel it with `migrate_cancel`"
+    )
+
+
+def test_every_blocker_that_qemu_names_is_passed_on():
+    """In QEMU's words, one line each."""
+    reasons = refusals(source(blocked_reasons=("device a", "device b")), destination())
+    assert reasons == (
+        "QEMU refuses to migrate the source: device a",
+        "QEMU refuses to migrate the source: device b",
+    )
+
+
+@pytest.mark.parametrize("run_state", [state for state in RunState if state is not RunState.INMIGRATE])
+def test_a_destination_that_does_not_wait_is_refused(run_state):
+    """Least of all one that runs a guest: it would be lost."""
+    (reason,) = refusals(source(), destination(run_state))
+    assert reason == f"the destination is {run_state}, not waiting for a migration: {WAITING_REMEDY}"
+
+
+@pytest.mark.parametrize("status", ["failed", "cancelled"])
+def test_a_destination_whose_last_migration_failed_is_refused(status):
+    """What it holds is half a guest; a QEMU takes in only once."""
+    (reason,) = refusals(source(), destination(status=status))
+    assert reason == f"the destination's last incoming migration {status}: end that QEMU and {WAITING_REMEDY}"
+
+
+@pytest.mark.parametrize(
+    "listening",
+    [
+        destination(status="setup"),
+        destination(status="active"),
+        destination(status="what-comes-next"),
+        destination(socket_addresses=(SocketAddress(kind="inet", host="::", port=4444),)),
+    ],
+    ids=["setup", "active", "unknown", "7.2, which says no status"],
+)
+def test_a_destination_that_listens_already_is_refused(listening):
+    """Anybody may connect to it, and nobody knows who has."""
+    (reason,) = refusals(source(), listening)
+    assert reason == (f"the destination listens already (-incoming URI), where anybody may connect: {WAITING_REMEDY}")
+
+
+def test_all_reasons_are_said_at_once():
+    """So that the user mends them in one go."""
+    reasons = refusals(source("save-vm", "active", blocked_reasons=("a", "b")), destination("running"))
+    assert len(reasons) == 5
+    assert [reason.split()[1] for reason in reasons] == ["source", "source", "refuses", "refuses", "destination"]
+
+
+def test_one_qemu_given_twice_is_refused_for_that_alone():
+    """Whatever else is wrong with it follows from that."""
+    (reason,) = refusals(source("save-vm"), source("save-vm"))
+    assert reason == "both addresses lead to the same QEMU: give the monitor of the waiting QEMU as --dst-qmp"
+
+
+def test_without_thread_ids_nothing_is_the_same():
+    """A QEMU that names no threads is not thereby the same as another."""
+    nameless = msgspec.structs.replace(SOURCE, thread_ids=())
+    assert refusals(nameless, msgspec.structs.replace(DESTINATION, thread_ids=())) == ()
+
+
+def test_what_forbids_nothing_is_a_caution():
+    """No out-of-band commands, or a limit that is spent before anything is sent."""
+    plan = Plan(downtime_limit_s=0.3)
+    assert cautions(plan, 0.012, out_of_band=True) == ()
+    (monitor,) = cautions(plan, 0.012, out_of_band=False)
+    assert "no out-of-band commands" in monitor
+    (limit,) = cautions(plan, 0.3, out_of_band=True)
+    assert limit == (
+        "the downtime limit of 300 ms is within the fixed part of every switchover (300 ms): "
+        "it will probably be exceeded"
+    )
+    assert len(cautions(plan, 0.4, out_of_band=False)) == 2

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from bench.dirtyring import dirtyring
 from bench.footprint import footprint
 from bench.pingpong import pingpong
+from bench.runner import CouldNotMeasure
 from bench.startup import startup
 from bench.switchover import switchover
+from livemig.core.errors import LivemigError
 
 EXAMPLES = """\b
 Examples:
@@ -29,7 +33,23 @@ Exit codes:
 """
 
 
+class Benchmarks(click.Group):
+    """The benchmarks by name; what can't be measured is one line and exit code 2."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Runs the one that was chosen.
+
+        Raises:
+            CouldNotMeasure: When what was asked makes no sense.
+        """
+        try:
+            return super().invoke(ctx)
+        except LivemigError as error:
+            raise CouldNotMeasure(str(error)) from error
+
+
 @click.group(
+    cls=Benchmarks,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     epilog=EXAMPLES,
 )

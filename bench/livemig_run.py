@@ -15,29 +15,33 @@ from typing import Any, Self
 import msgspec
 
 from livemig.core.errors import GuestError
+from livemig.hosts.local import LocalProcess
 from livemig.lab.machine import Machine
 
-_POLL_S = 0.005
+_POLL_S = 0.01
+_TAIL_BYTES = 8192
+_PATHS = ("PYTHONPATH", "PYTHONHOME")
 _CPU_CLOCK_OF_PROCESS = 2
 """The kernel's CPUCLOCK_SCHED: what ``clock_getcpuclockid`` asks for, and Python has no name of."""
 
 
 def user_environment(folder: Path) -> dict[str, str]:
-    """Returns the environment of a user's shell: without Python's own variables, and with compiled modules kept.
+    """Returns the environment of a user's shell: without Python's own settings, and with compiled modules kept.
 
     A developer's or CI's shell may forbid to write compiled modules; each start would then compile livemig anew.
 
     Args:
         folder: Compiled modules are kept there, so that nothing is written into the tree.
     """
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    kept = {name: value for name, value in os.environ.items() if name in _PATHS or not name.startswith("PYTHON")}
     return kept | {"PYTHONPYCACHEPREFIX": str(folder / "compiled")}
 
 
 def warm_up(folder: Path) -> None:
     """Has livemig compiled and read from disk once, by a run that is refused; as on any day but the first."""
-    argv = [sys.executable, "-m", "livemig", "run", "--json", "--src-qmp", "/none/a", "--dst-qmp", "/none/b"]
-    subprocess.run(argv, env=user_environment(folder), check=False, capture_output=True, stdin=subprocess.DEVNULL)
+    for arguments in (("--help",), ("run", "--json", "--src-qmp", "/none/a", "--dst-qmp", "/none/b")):
+        argv = (sys.executable, "-m", "livemig", *arguments)
+        subprocess.run(argv, env=user_environment(folder), check=False, capture_output=True, stdin=subprocess.DEVNULL)
 
 
 class LivemigRun:
@@ -70,6 +74,8 @@ class LivemigRun:
                 start_new_session=True,  # Ctrl-C is for the benchmark to answer
             )
 
+        self._held = LocalProcess(self._process.pid)
+
     def __enter__(self) -> Self:
         return self
 
@@ -79,36 +85,32 @@ class LivemigRun:
         if self._process.poll() is None:
             self._process.kill()
             self._process.wait()
+        self._held.close()
 
-    async def wait(self, *, sample_memory: bool = False) -> dict[str, Any]:
+    async def wait(self, *, timeout_s: float) -> dict[str, Any]:
         """Waits for its end and returns its closing JSON object.
 
-        Args:
-            sample_memory: Look at its memory now and then; each look costs this process some CPU, not that one.
-
         Raises:
-            GuestError: When it says nothing that can be read.
+            GuestError: When it does not end within the bound, or says nothing that can be read.
         """
-        ended = asyncio.create_task(asyncio.to_thread(os.waitid, os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT))
-        while not ended.done():
-            if sample_memory:
-                self.look_at_memory()
-            await asyncio.wait([ended], timeout=0.1)
+        if not await self._held.wait_gone(timeout_s):
+            raise GuestError(f"livemig run did not end within {timeout_s:g} s: {self._quoted_output()}")
         self.ended_s = time.monotonic()
         self.cpu_s = self.cpu_so_far_s()
         self._process.wait()
         return self._closing_object()
 
-    async def wait_line(self, event: str, *, timeout_s: float) -> None:
-        """Waits until it has printed an event of a name.
+    async def wait_printed(self, event: str, *, timeout_s: float) -> None:
+        """Waits until an event of a name is among the last lines that it has printed; looks at its memory meanwhile.
 
         Raises:
-            GuestError: When it does not within the bound, or ends before.
+            GuestError: When it is not within the bound, or livemig ends before.
         """
         wanted = f'"event":"{event}"'.encode()
         end_s = time.monotonic() + timeout_s
-        while wanted not in self._output_path.read_bytes():
-            if time.monotonic() > end_s or self._ended():
+        while wanted not in self._tail():
+            self._look_at_memory()
+            if time.monotonic() > end_s or not self._held.alive:
                 raise GuestError(f"livemig run printed no {event}: {self._quoted_output()}")
             await asyncio.sleep(_POLL_S)
 
@@ -119,15 +121,17 @@ class LivemigRun:
         """
         return time.clock_gettime((~self._process.pid << 3) | _CPU_CLOCK_OF_PROCESS)
 
-    def look_at_memory(self) -> None:
+    def _look_at_memory(self) -> None:
         """Takes note of its largest resident memory so far; not ``rusage``, whose maximum counts the parent's in."""
         with contextlib.suppress(OSError, StopIteration):
             status = Path(f"/proc/{self._process.pid}/status").read_text(encoding="utf-8", errors="replace")
             line = next(line for line in status.splitlines() if line.startswith("VmHWM:"))
             self.peak_memory_bytes = int(line.split()[1]) * 1024
 
-    def _ended(self) -> bool:
-        return os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None
+    def _tail(self) -> bytes:
+        with self._output_path.open("rb") as output:
+            output.seek(max(0, output.seek(0, os.SEEK_END) - _TAIL_BYTES))
+            return output.read()
 
     def _closing_object(self) -> dict[str, Any]:
         lines = self._output_path.read_bytes().splitlines()

@@ -25,6 +25,7 @@ from livemig.lab.machine import MachineSettings
 
 BEYOND_QEMU_LIMIT_S = 0.35
 HELP_LIMIT_S = 0.15
+RUN_BOUND_S = 60.0
 IMPORTS_SHOWN_COUNT = 8
 _IMPORT_LINE = re.compile(r"import time:\s+(\d+) \|\s+(\d+) \|(\s+)(\S+)")
 
@@ -86,7 +87,7 @@ async def _start(guest: TravellingGuest, folder: Path) -> Start:
     with EventTap(source.spare_qmp_path) as tap:
         wall_less_monotonic_s = time.time() - time.monotonic()
         with LivemigRun(source, destination, "--probation", "0s", folder=folder) as run:
-            closing = await run.wait()
+            closing = await run.wait(timeout_s=RUN_BOUND_S)
             ended_s = run.ended_s
         if closing.get("outcome") != "completed" or ended_s is None:
             raise GuestError(f"the guest did not arrive: {closing.get('reason')}")

@@ -1,7 +1,7 @@
 """Options from a TOML file: what ``--config`` names. A key is an option's long name; argv and LIVEMIG_* go before it.
 
-Times, sizes and rates are texts with their units (``downtime-limit = "100ms"``), lists are lists of texts (``map = […]``),
-switches are true or false.
+Times, sizes and rates are texts with their units (``downtime-limit = "100ms"``), lists are lists of texts, switches
+are true or false.
 """
 
 from __future__ import annotations

@@ -60,11 +60,13 @@ class ConnectError(LivemigError):
 
     Attributes:
         address: The monitor's address.
+        nobody_listens: Whether there is no QEMU at all at that address.
     """
 
-    def __init__(self, message: str, *, address: str) -> None:
+    def __init__(self, message: str, *, address: str, nobody_listens: bool = False) -> None:
         super().__init__(message)
         self.address = address
+        self.nobody_listens = nobody_listens
 
 
 class CommandError(LivemigError):

@@ -44,6 +44,18 @@ class Prepared(_Event, frozen=True, kw_only=True, tag="prepared"):
     fixed_downtime_s: float
 
 
+class DestinationLaunched(_Event, frozen=True, kw_only=True, tag="destination-launched"):
+    """No QEMU waited at the destination's address: one was launched by the source's command line.
+
+    Attributes:
+        command: Its command line as a shell takes it, secrets taken out.
+        changes: What differs from the source's, one line each.
+    """
+
+    command: str
+    changes: tuple[str, ...]
+
+
 class Progressed(_Event, frozen=True, kw_only=True, tag="progressed"):
     """The state of the copy. A slow consumer sees the latest, not each.
 
@@ -149,6 +161,7 @@ class Ended(_Event, frozen=True, kw_only=True, tag="ended"):
 
 Event = (
     Prepared
+    | DestinationLaunched
     | Progressed
     | RoundCompleted
     | Decided

@@ -36,12 +36,14 @@ class Continued(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         run_state: The destination's run state after it; None when it could not be read.
         refused: QEMU answered with an error, and its run state then was not a running one: it did not run.
+        refusal: What QEMU answered then, or empty.
         ordered_s: When ``cont`` was sent, monotonic.
         resume: The RESUME event, or None.
     """
 
     run_state: RunState | None
     refused: bool
+    refusal: str = ""
     ordered_s: float
     resume: MonitorEvent | None
 
@@ -54,11 +56,11 @@ class Continued(msgspec.Struct, frozen=True, kw_only=True):
 async def continue_destination(destination: Side, watch: Watch) -> Continued:
     """Sends ``cont`` and sees what became of it. Raises nothing: what is not known is said so."""
     ordered_s = time.monotonic()
-    refused = False
+    refused, refusal = False, ""
     try:
         await destination.monitor.execute("cont", timeout_s=CONTINUE_BOUND_S)
-    except CommandError:
-        refused = True
+    except CommandError as error:
+        refused, refusal = True, str(error)
     except LivemigError:
         pass  # fate unknown: the run state tells, or nothing does
     resumed: tuple[SideName, str] = ("destination", "RESUME")
@@ -71,7 +73,9 @@ async def continue_destination(destination: Side, watch: Watch) -> Continued:
         RunState.SUSPENDED,
         RunState.UNKNOWN,
     )
-    return Continued(run_state=run_state, refused=refused and not_running, ordered_s=ordered_s, resume=resume)
+    return Continued(
+        run_state=run_state, refused=refused and not_running, refusal=refusal, ordered_s=ordered_s, resume=resume
+    )
 
 
 async def run_state_of(side: Side) -> RunState | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import secrets
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -15,13 +14,15 @@ from typing import Self
 
 from livemig.core import event as events
 from livemig.core.errors import LivemigError, RefusedError
+from livemig.core.outcome import Outcome
 from livemig.core.plan import Plan, PlanChange
 from livemig.core.report import Report
 from livemig.core.trace import TRACE_VERSION, TraceHeader
+from livemig.engine.connect import Connected, connect_both
 from livemig.engine.event_stream import EventStream
+from livemig.engine.launch import LaunchOptions
 from livemig.engine.recorder import TraceRecorder
 from livemig.engine.run import Run
-from livemig.engine.side import Side
 from livemig.engine.watch import Watch
 from livemig.qemu.address import Address
 
@@ -50,6 +51,7 @@ class Migration:
         *,
         source: str,
         destination: str,
+        launch: LaunchOptions | None = None,
         run_id: str | None = None,
         trace_path: Path | None = None,
     ) -> None:
@@ -60,6 +62,7 @@ class Migration:
         """
         self.id = run_id or new_id()
         self._plan = plan
+        self._launch = launch or LaunchOptions()
         self._addresses = (Address.parse(source), Address.parse(destination))
         self._trace_path = trace_path
         self._stream = EventStream()
@@ -149,17 +152,28 @@ class Migration:
                 recorder = self._recorder()
                 if recorder is not None:
                     stack.callback(recorder.close)
-                source, destination = await connect_both(*self._addresses)
-                stack.push_async_callback(source.close)
-                stack.push_async_callback(destination.close)
-                watch = await stack.enter_async_context(Watch(source, destination))
-                run = Run(self.id, self._plan, source, destination, watch, put=self._stream.put, recorder=recorder)
+                connected = await connect_both(*self._addresses, self._launch)
+                stack.push_async_callback(self._let_go, connected)
+                watch = await stack.enter_async_context(Watch(connected.source, connected.destination))
+                run = Run(self.id, self._plan, connected, watch, put=self._stream.put, recorder=recorder)
                 channel = await stack.enter_async_context(run.prepared())
                 self._run = run
                 self._begun.set()
                 self._report = await run.migrate(channel)
         finally:
             self._stream.close()
+
+    async def _let_go(self, connected: Connected) -> None:
+        """Closes both monitors. What was launched is gone again, unless it has the guest, or may have it."""
+        launched = connected.launched
+        if launched is not None:
+            outcome = None if self._report is None else self._report.outcome
+            if outcome in (Outcome.COMPLETED, Outcome.UNKNOWN):
+                launched.close()
+            else:
+                await launched.end()
+        await connected.source.close()
+        await connected.destination.close()
 
     def _recorder(self) -> TraceRecorder | None:
         if self._trace_path is None:
@@ -182,9 +196,13 @@ def migrate(
     *,
     source: str,
     destination: str,
+    launch: LaunchOptions | None = None,
     trace_path: Path | None = None,
 ) -> Migration:
-    """Moves a running guest from one QEMU to another that waits for it (``-S -incoming defer``).
+    """Moves a running guest from one QEMU to another.
+
+    The other one waits for it (``-S -incoming defer``), or, when nobody listens at its address, is launched there by
+    the source's own command line.
 
     Example:
         async with livemig.migrate(Plan(), source="a.qmp", destination="b.qmp") as migration:
@@ -195,7 +213,8 @@ def migrate(
     Args:
         plan: What is asked.
         source: The QMP monitor of the QEMU whose guest is to move: ``PATH``, ``unix:PATH`` or ``tcp:HOST:PORT``.
-        destination: The QMP monitor of the QEMU that waits.
+        destination: The QMP monitor of the QEMU that waits, or the socket where that of a launched one will be.
+        launch: What to change in the command line of a launched one.
         trace_path: Where to write the trace, or None for none.
 
     Returns:
@@ -205,40 +224,4 @@ def migrate(
         AddressError: When an address can't be read. Entering raises `ConnectError` or `RefusedError` when the migration
             can't be; the guest runs on at the source then, untouched.
     """
-    return Migration(plan, source=source, destination=destination, trace_path=trace_path)
-
-
-async def connect_both(source: Address, destination: Address) -> tuple[Side, Side]:
-    """Connects both sides at once; when one fails, or this is cancelled, the other is closed again.
-
-    Raises:
-        ConnectError: When one can't be reached.
-        RefusedError: When both addresses are one monitor.
-    """
-    if _resolved(source) == _resolved(destination):
-        raise RefusedError((f"{source} is given as source and destination: give another, waiting QEMU as destination",))
-    connecting = [
-        asyncio.create_task(Side.connect("source", source)),
-        asyncio.create_task(Side.connect("destination", destination)),
-    ]
-    try:
-        await asyncio.wait(connecting, return_when=asyncio.FIRST_EXCEPTION)
-        for task in filter(asyncio.Task.done, connecting):
-            task.result()  # what one fails with is told at once, however long the other takes
-        return connecting[0].result(), connecting[1].result()
-    except BaseException:
-        await _give_up(connecting)
-        raise
-
-
-async def _give_up(connecting: list[asyncio.Task[Side]]) -> None:
-    for task in connecting:
-        task.cancel()
-    for side in await asyncio.gather(*connecting, return_exceptions=True):
-        if isinstance(side, Side):
-            await side.close()
-
-
-def _resolved(address: Address) -> Address:
-    """The address with its links followed, so that two ways to write one socket are seen to be one."""
-    return address if address.path is None else Address(path=os.path.realpath(address.path))
+    return Migration(plan, source=source, destination=destination, launch=launch, trace_path=trace_path)

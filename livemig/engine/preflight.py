@@ -1,11 +1,23 @@
-"""Says before anything is touched why a migration can't be: one line for each reason, with the remedy. Pure."""
+"""Says before anything is touched why a migration can't be: one line for each reason, with the remedy.
+
+`examine` asks both QEMUs and changes nothing; what the answers mean is decided by pure functions, here for the two
+QEMUs' states and in `livemig.qemu.compare` for what they are made of.
+"""
 
 from __future__ import annotations
 
+import asyncio
+
+import msgspec
+
+from livemig.core.finding import Severity, lines_of
 from livemig.core.plan import Plan
 from livemig.core.status import MigrationStatus, RunState
-from livemig.core.units import format_duration, format_size
-from livemig.engine.side import Facts
+from livemig.core.units import format_duration
+from livemig.engine.launch import supervisor_of
+from livemig.engine.side import Facts, Side
+from livemig.qemu.compare import compare
+from livemig.qemu.inventory_query import take_inventory
 
 _SOURCE_STATES_REFUSED = {
     RunState.INMIGRATE: "waits for an incoming migration itself: give the QEMU whose guest runs as the source",
@@ -22,20 +34,44 @@ _NOT_MIGRATING = frozenset(
 WAITING_REMEDY = "start it with `-S -incoming defer`"
 
 
+class Preflight(msgspec.Struct, frozen=True, kw_only=True):
+    """What speaks against a migration.
+
+    Attributes:
+        refusals: Why it can't be, one line each, with the remedy; empty when it can.
+        warnings: What the user should know beforehand, though nothing forbids it.
+    """
+
+    refusals: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+async def examine(source: Side, destination: Side, plan: Plan, fixed_downtime_s: float) -> Preflight:
+    """Looks at both sides; changes nothing.
+
+    Raises:
+        LivemigError: When a side does not answer as a QEMU does.
+    """
+    reasons = refusals(source.facts, destination.facts)
+    if not plan.keep_source:
+        restarter = supervisor_of(source)
+        reasons += () if restarter is None else (restarter,)
+    warnings = cautions(plan, fixed_downtime_s, out_of_band=source.monitor.out_of_band)
+    if reasons:
+        return Preflight(refusals=reasons, warnings=warnings)  # what else differs between wrong QEMUs is noise
+    inventories = await asyncio.gather(take_inventory(source.monitor), take_inventory(destination.monitor))
+    findings = compare(*inventories)
+    return Preflight(
+        refusals=lines_of(findings, Severity.REFUSAL),
+        warnings=(*warnings, *lines_of(findings, Severity.WARNING)),
+    )
+
+
 def refusals(source: Facts, destination: Facts) -> tuple[str, ...]:
     """Returns why the guest can't be moved; empty when it can."""
     if set(source.thread_ids) & set(destination.thread_ids):
         return ("both addresses lead to the same QEMU: give the monitor of the waiting QEMU as --dst-qmp",)
-    return (*_source_refusals(source), *_destination_refusals(destination), *_differences(source, destination))
-
-
-def _differences(source: Facts, destination: Facts) -> list[str]:
-    """What QEMU itself finds out only when everything was sent, and then names by number alone."""
-    sizes = (source.base_memory_bytes, destination.base_memory_bytes)
-    if 0 in sizes or sizes[0] == sizes[1]:
-        return []
-    guest, room = (format_size(size) for size in sizes)
-    return [f"the guest has {guest} of memory and the destination {room}: start the destination with the source's -m"]
+    return (*_source_refusals(source), *_destination_refusals(destination))
 
 
 def _source_refusals(source: Facts) -> list[str]:

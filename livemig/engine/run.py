@@ -5,14 +5,13 @@ Each part decides nothing that belongs elsewhere: the policy decides while the g
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from livemig.core import event as events
-from livemig.core.errors import CommandError, LivemigError, RefusedError
+from livemig.core.errors import LivemigError, RefusedError
 from livemig.core.evidence import Continuation, Evidence, SourceEnd
 from livemig.core.observation import Observation
 from livemig.core.outcome import Outcome, RunningOn, Verdict
@@ -20,24 +19,16 @@ from livemig.core.plan import Plan, PlanChange
 from livemig.core.readings import Absence
 from livemig.core.report import Downtime, Report
 from livemig.core.status import MigrationStatus
-from livemig.engine.channel import Channel, local_channel
+from livemig.engine.channel import Channel
+from livemig.engine.connect import Connected
 from livemig.engine.finish import announce, continue_destination, final_figures, measured_downtime, probation
+from livemig.engine.launch import folder_of, remove_folder
 from livemig.engine.live import LiveMigration
-from livemig.engine.preflight import cautions, refusals
+from livemig.engine.preflight import examine
+from livemig.engine.prepare import Preparation
 from livemig.engine.recorder import TraceRecorder
 from livemig.engine.settle import Settlement
-from livemig.engine.side import Side
 from livemig.engine.watch import Watch
-from livemig.qemu.introspection import query_capabilities
-
-CAPABILITIES_ON = ("events", "return-path", "late-block-activate")
-"""Where a QEMU has one of them. Without `return-path` the source says ``completed`` although the destination failed to
-load; without `late-block-activate` 7.2 takes the disks' locks before ``cont``."""
-CAPABILITIES_KEPT = frozenset(
-    {"validate-uuid", "x-ignore-shared", "dirty-bitmaps", "zero-blocks", "postcopy-blocktime"}
-)
-"""What may stay as somebody set it. All others are switched off: a left-over ``multifd`` or ``postcopy-ram`` on one
-side alone hangs or loses guests."""
 
 logger = logging.getLogger(__name__)
 
@@ -53,19 +44,19 @@ class Run:
         self,
         run_id: str,
         plan: Plan,
-        source: Side,
-        destination: Side,
+        connected: Connected,
         watch: Watch,
         *,
         put: Callable[[events.Event], None],
         recorder: TraceRecorder | None,
     ) -> None:
-        self.live = LiveMigration(plan, source, watch, tell=put, recorder=recorder)
+        self.live = LiveMigration(plan, connected.source, watch, tell=put, recorder=recorder)
         self._id = run_id
-        self._source, self._destination, self._watch = source, destination, watch
+        self._source, self._destination, self._watch = connected.source, connected.destination, watch
+        self._launched = connected.launched
+        self._preparation = Preparation(connected.source, connected.destination, plan)
         self._recorder = recorder
         self._failure: str | None = None
-        self._listening = False
         self._resumed_s: float | None = None
         self._source_kept = False
         self._cut_probation = False
@@ -92,60 +83,27 @@ class Run:
         Raises:
             RefusedError: When the guest can't be moved. Nothing was changed, or all of it was put back.
         """
-        reasons = refusals(self._source.facts, self._destination.facts)
-        if reasons:
-            raise RefusedError(reasons)
-        with local_channel(self._source.process, self._destination.process) as channel:
-            try:
-                await self._set_up()
-                await self._listen(channel)
-            except LivemigError as error:
-                await self._undo()
-                raise RefusedError((str(error),)) from error
-            except BaseException:
-                await asyncio.shield(self._undo())
-                raise
+        policy = self.live.policy
+        found = await examine(self._source, self._destination, policy.plan, policy.fixed_downtime_s)
+        if found.refusals:
+            raise RefusedError(found.refusals)
+        async with self._preparation.channel(self._set_limits) as channel:
             self._tell_prepared(channel)
+            for text in (*(self._launched.plan.warnings if self._launched else ()), *found.warnings):
+                self.live.warn(text)
             yield channel
 
-    async def _undo(self) -> None:
-        """Puts everything back; a destination that listens already can't be put back, and is ended."""
-        if self._listening:
-            await self._destination.end()
-        await self._restore(self._source, self._destination)
-
-    async def _set_up(self) -> None:
-        for side in (self._source, self._destination):
-            known = await query_capabilities(side.monitor)
-            wanted = {name: name in CAPABILITIES_ON for name in known if name not in CAPABILITIES_KEPT}
-            if not self.live.policy.plan.pause_before_switchover or side is not self._source:
-                await side.settings.set_capabilities(wanted)
-            else:
-                await side.settings.set_capabilities({**wanted, "pause-before-switchover": True})
-        await self._destination.settings.set_parameters({"announce-rounds": 0})
+    async def _set_limits(self) -> None:
         for action in self.live.begin(self._source.facts.memory_bytes):
             await self.live.apply(action)
 
-    async def _listen(self, channel: Channel) -> None:
-        """Lets the destination listen, paused: it must not run before it is told to, whoever started it and how."""
-        monitor = self._destination.monitor
-        self._listening = True
-        try:
-            await monitor.execute("migrate-incoming", {"uri": channel.listen_uri, "exit-on-error": False})
-        except CommandError:
-            await self._listen_before_9_1(channel)
-        await monitor.execute("stop")
-
-    async def _listen_before_9_1(self, channel: Channel) -> None:
-        """Without `exit-on-error`: that QEMU ends when the load fails, and its reason is on its stderr alone."""
-        try:
-            await self._destination.monitor.execute("migrate-incoming", {"uri": channel.listen_uri})
-        except CommandError:
-            self._listening = False  # refused twice: it listens nowhere
-            raise
-
     def _tell_prepared(self, channel: Channel) -> None:
         source, destination, policy = self._source.facts, self._destination.facts, self.live.policy
+        if self._launched is not None:
+            plan = self._launched.plan
+            self.live.tell(
+                events.DestinationLaunched(time_s=self.live.now_s, command=plan.command, changes=plan.changes)
+            )
         self.live.tell(
             events.Prepared(
                 time_s=self.live.now_s,
@@ -161,8 +119,6 @@ class Run:
                 fixed_downtime_s=policy.fixed_downtime_s,
             )
         )
-        for text in cautions(policy.plan, policy.fixed_downtime_s, out_of_band=self._source.monitor.out_of_band):
-            self.live.warn(text)
 
     async def migrate(self, channel: Channel) -> Report:
         """Moves the guest and returns how it ended. Whatever fails is in the report, not raised."""
@@ -259,27 +215,22 @@ class Run:
                 f"{trouble}: the source is kept, paused; look at the guest before you quit it, and never `cont` both"
             )
         self._source_kept = trouble is not None or plan.keep_source
-        if not self._source_kept and not await self._source.end():
-            self.live.warn("the source was told to quit, but its end could not be seen")
+        if not self._source_kept:
+            folder = folder_of(self._source)
+            if not await self._source.end():
+                self.live.warn("the source was told to quit, but its end could not be seen")
+            elif folder is not None:
+                remove_folder(folder)
         self.live.tell(events.SourceRetired(time_s=self.live.now_s, kept=self._source_kept))
-
-    async def _restore(self, *sides: Side) -> None:
-        """Puts back what was changed, on the sides that live on."""
-        for side in sides:
-            if side.is_gone() or side.monitor.closed:
-                continue
-            try:
-                for failure in await side.settings.restore():
-                    self.live.warn(f"{side.name}: {failure}")
-            except LivemigError as error:
-                self.live.warn(f"{side.name}: migration settings may not be as before: {error}")
 
     async def _put_back(self, verdict: Verdict) -> None:
         """Leaves both QEMUs as they were before, as far as they live."""
         stayed = verdict.outcome in (Outcome.FAILED, Outcome.CANCELLED)
         if not self._source.is_gone() and stayed and self.live.was_stopped:
             await announce(self._source)
-        await self._restore(self._source, self._destination)
+        await self._preparation.restore()
+        for note in self._preparation.notes:
+            self.live.warn(note)
 
     def _guest_side_is_gone(self, verdict: Verdict) -> bool:
         sides = {RunningOn.SOURCE: self._source, RunningOn.DESTINATION: self._destination}
@@ -321,7 +272,11 @@ class Run:
         if verdict.outcome is Outcome.COMPLETED:
             causes = [policy.cancel_reason and f"{policy.cancel_reason}, but too late"]
         if verdict.outcome is Outcome.FAILED:
+            if settlement.continued is not None and settlement.continued.refused:
+                causes.append(f"destination: {settlement.continued.refusal}")
             causes += [f"QEMU says: {text}" for text in settlement.error_texts]
+            if self._launched is not None and self._launched.stderr:
+                causes.append(f"the destination wrote: {self._launched.stderr}")
             if not any(causes):
                 causes = ["QEMU names no reason: see what the destination printed on stderr"]
         return "; ".join([verdict.reason, *(cause for cause in causes if cause)])

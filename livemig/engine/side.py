@@ -33,7 +33,6 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
         run_state: Its run state.
         observation: Its ``query-migrate``.
         memory_bytes: The guest's memory, plugged memory included.
-        base_memory_bytes: That of it which was not plugged (``-m``), the same on both sides; 0 when QEMU can't say.
         thread_ids: The host's thread ids of its vCPUs.
     """
 
@@ -43,7 +42,6 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     observation: Observation
     memory_bytes: int
     thread_ids: tuple[int, ...]
-    base_memory_bytes: int = 0
 
 
 class Side:
@@ -133,7 +131,6 @@ async def _read_facts(monitor: Monitor) -> Facts:
         observation=await monitor.query_migrate(),
         memory_bytes=int(memory["base-memory"]) + int(memory.get("plugged-memory", 0)),
         thread_ids=tuple(int(cpu["thread-id"]) for cpu in cpus if "thread-id" in cpu),
-        base_memory_bytes=int(memory["base-memory"]),
     )
 
 

@@ -54,8 +54,13 @@ def _enter_network(path: str) -> None:
 
 def _limit(limits: dict[str, list[int]]) -> None:
     for number, (soft, hard) in limits.items():
-        if list(resource.getrlimit(int(number))) != [soft, hard]:
+        if list(resource.getrlimit(int(number))) == [soft, hard]:
+            continue
+        try:
             resource.setrlimit(int(number), (soft, hard))
+        except ValueError as error:
+            text = f"the source's limit {number} ({soft}:{hard}, see ulimit) can't be set: run livemig as root"
+            raise ValueError(text) from error
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from livemig.qemu.compare_devices import compare_devices
 from livemig.qemu.compare_disks import compare_disks
 from livemig.qemu.compare_machine import NEEDED_CAPABILITIES, compare_capabilities, compare_identity, compare_machine
 from livemig.qemu.compare_memory import compare_memory, compare_ram_blocks
-from livemig.qemu.compare_virtio import compare_virtio
+from livemig.qemu.compare_networks import compare_networks
 from livemig.qemu.inventory import Inventory
 
 __all__ = ["NEEDED_CAPABILITIES", "compare", "hotplug_arguments"]
@@ -47,7 +47,7 @@ def compare(
         differing = compare_devices(source, destination)
         findings += differing.findings
         findings += compare_ram_blocks(source, destination, differing.places)
-        findings += compare_virtio(source, destination, differing.places)
+        findings += compare_networks(source, destination, differing.places)
         findings += compare_disks(source, destination, shared=shared_disks)
     return ordered(findings)
 

@@ -225,7 +225,7 @@ def _compare_pair(mine: Device, other: Device, source: Inventory, destination: I
             sentence=f"{mine.title} has the PCI id {mine.pci_id} at the source, {other.pci_id} at the destination",
             remedy="start the destination with the source's properties of that device",
         )
-    for name in sorted(mine.properties.keys() & other.properties.keys() - _UNCOMPARED):
+    for name in sorted((mine.properties.keys() & other.properties.keys()) - mine.address.keys() - _UNCOMPARED):
         if mine.properties[name] == other.properties[name]:
             continue
         if name in _FROM_MEMORY_SIZE and source.memory.base_bytes != destination.memory.base_bytes:

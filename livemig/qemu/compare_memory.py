@@ -32,22 +32,20 @@ def compare_memory(source: Inventory, destination: Inventory) -> Iterator[Findin
     yield from _compare_devices(source, destination)
 
 
-def compare_ram_blocks(
-    source: Inventory, destination: Inventory, differing_places: frozenset[str]
-) -> Iterator[Finding]:
+def compare_ram_blocks(source: Inventory, destination: Inventory, refused_places: frozenset[str]) -> Iterator[Finding]:
     """The RAM blocks, in both directions, but those that another finding explains.
 
     Args:
         source: The source.
         destination: The destination.
-        differing_places: Places of devices that are refused already.
+        refused_places: Places of devices that are refused already.
     """
     here = {block.name: block for block in source.memory.blocks}
     there = {block.name: block for block in destination.memory.blocks}
     explained = _explained(source.memory, destination.memory)
     for name in sorted({*here, *there}):
         place = name.partition("/")[0]
-        if name in explained or place in differing_places or name.rpartition("/")[2] in explained:
+        if name in explained or place in refused_places or name.rpartition("/")[2] in explained:
             continue
         finding = _compare_block(name, here.get(name), there.get(name))
         if finding is not None:

@@ -55,7 +55,8 @@ async def _open_socket(address: Address, deadline_s: float, *, starting: bool) -
             raise _error(address, "no connection within the bound: is the host reachable?") from None
         except OSError as error:
             if not _worth_retrying(error, starting=starting) or time.monotonic() + RETRY_S >= deadline_s:
-                raise _error(address, _why_not_open(error)) from error
+                nobody_listens = error.errno in (errno.ENOENT, errno.ECONNREFUSED)
+                raise _error(address, _why_not_open(error), nobody_listens=nobody_listens) from error
         await asyncio.sleep(RETRY_S)
 
 
@@ -161,5 +162,5 @@ def _why_not_qmp(error: ProtocolConnectError) -> str:
     return _NOT_QMP
 
 
-def _error(address: Address, reason: str) -> ConnectError:
-    return ConnectError(f"{address}: {reason}", address=str(address))
+def _error(address: Address, reason: str, *, nobody_listens: bool = False) -> ConnectError:
+    return ConnectError(f"{address}: {reason}", address=str(address), nobody_listens=nobody_listens)

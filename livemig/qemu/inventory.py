@@ -153,22 +153,6 @@ class Device(msgspec.Struct, frozen=True, kw_only=True):
         return f"device {self.name}{kind} at {self.place}"
 
 
-class Virtio(msgspec.Struct, frozen=True, kw_only=True):
-    """What a virtio device offers, backend included, and what the guest's driver took.
-
-    Attributes:
-        path: Its QOM path.
-        name: QEMU's name, such as ``virtio-net``.
-        host_features: Offered; fixed when the device was made.
-        guest_features: Taken by the driver.
-    """
-
-    path: str
-    name: str
-    host_features: frozenset[str]
-    guest_features: frozenset[str]
-
-
 class Medium(msgspec.Struct, frozen=True, kw_only=True):
     """What is in a drive.
 
@@ -250,9 +234,8 @@ class Inventory(msgspec.Struct, frozen=True, kw_only=True):
         generation_id: The VM generation id, empty without that device.
         devices: All devices on buses; None when this QEMU does not tell.
         loose_devices: Types of devices given by ``-device`` that are on no bus, by id, or by type and a number.
-        virtio: The virtio devices.
         drives: The block backends.
-        nodes: The block graph by node name.
+        nodes: The block graph by node name, asked for only when a hot-plugged device stands on it.
         networks: The network backends by id.
         defaults: For each type of a hot-plugged device, its properties' defaults as text.
         capabilities: Migration capabilities it knows.
@@ -267,7 +250,6 @@ class Inventory(msgspec.Struct, frozen=True, kw_only=True):
     generation_id: str = ""
     devices: tuple[Device, ...] | None = ()
     loose_devices: dict[str, str] = {}
-    virtio: tuple[Virtio, ...] = ()
     drives: tuple[Drive, ...] = ()
     nodes: dict[str, BlockNode] = {}
     networks: dict[str, Network] = {}

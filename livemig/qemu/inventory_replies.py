@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from livemig.qemu.inventory import BlockNode, Cpu, Drive, Medium, MemoryDevice, Virtio
+from livemig.qemu.inventory import BlockNode, Cpu, Drive, Medium, MemoryDevice
 
 
 class Text(msgspec.Struct, frozen=True, rename="kebab"):
@@ -218,41 +218,6 @@ class Graph(msgspec.Struct, frozen=True):
 
     nodes: tuple[GraphNode, ...] = ()
     edges: tuple[GraphEdge, ...] = ()
-
-
-class VirtioName(msgspec.Struct, frozen=True):
-    """Of ``x-query-virtio``."""
-
-    path: str
-    name: str
-
-
-class VirtioFeatures(msgspec.Struct, frozen=True, rename="kebab"):
-    """Of ``x-query-virtio-status``; each as ``NAME: what it is``."""
-
-    transports: tuple[str, ...] = ()
-    dev_features: tuple[str, ...] = ()
-
-    @property
-    def names(self) -> frozenset[str]:
-        """The features' names."""
-        return frozenset(text.partition(":")[0] for text in (*self.transports, *self.dev_features))
-
-
-class VirtioStatus(msgspec.Struct, frozen=True, rename="kebab"):
-    """``x-query-virtio-status``."""
-
-    host_features: VirtioFeatures
-    guest_features: VirtioFeatures
-
-    def virtio(self, named: VirtioName) -> Virtio:
-        """Returns the virtio device."""
-        return Virtio(
-            path=named.path,
-            name=named.name,
-            host_features=self.host_features.names,
-            guest_features=self.guest_features.names,
-        )
 
 
 def block_nodes(replies: tuple[BlockNodeReply, ...], graph: Graph) -> dict[str, BlockNode]:

@@ -65,7 +65,7 @@ async def test_json_ends_with_ended(tmp_path: Path) -> None:
 async def test_interrupt_leaves_no_qemu(tmp_path: Path, event: str) -> None:
     """Ctrl-C while the guest boots, before it moves, while it does, after: the contract's code, and both are gone."""
     process = await start(
-        *("demo", "--json", *SMALL, "--bandwidth", "20MiB/s", "--probation", "10s"),
+        *("demo", "--json", *SMALL, "--bandwidth", "40MiB/s", "--probation", "10s"),
         env={**os.environ, "TMPDIR": str(tmp_path)},
     )
     if event == "starting":

@@ -10,7 +10,7 @@ import signal
 import pytest
 
 from tests.cli.command_line import Screen, run_arguments
-from tests.engine.pair import Pair
+from tests.engine.pair import HOT, Pair
 
 pytestmark = pytest.mark.qemu
 
@@ -18,9 +18,10 @@ pytestmark = pytest.mark.qemu
 @pytest.mark.parametrize("columns", [80, 40])
 async def test_view_on_a_terminal(pair: Pair, columns: int) -> None:
     """All that matters is on the screen while it runs; at the end only the closing lines stand there."""
-    await pair.start()
+    await pair.start(HOT)
     screen = Screen(columns)
-    assert await screen.run(*run_arguments(pair, "--bandwidth", "60MiB/s", "--downtime-limit", "310ms")) == 0
+    limits = ("--bandwidth", "60MiB/s", "--downtime-limit", "310ms", "--deadline", "2500ms", "--at-deadline", "pause")
+    assert await screen.run(*run_arguments(pair, *limits)) == 0
 
     middle = [" ".join(picture.split()) for picture in screen.pictures if "round" in picture and "dirtied" in picture]
     assert len(middle) > 3
@@ -34,6 +35,7 @@ async def test_view_on_a_terminal(pair: Pair, columns: int) -> None:
         r"downtime .{4,9} of 310 ms allowed",
         r"\d+(\.\d+)? m?s elapsed",
         r"QEMU counts: bandwidth 60\.0 MiB/s",
+        r"the deadline of 2\.50 s has come",
     ):
         assert re.search(pattern, everything), pattern
     progress = [int(number) for number in re.findall(r"(\d+)%", everything)]
@@ -49,7 +51,7 @@ async def test_view_on_a_terminal(pair: Pair, columns: int) -> None:
     assert "━" not in last
     words = " ".join(last.split())
     assert "completed: the guest runs at the destination" in words
-    assert re.search(r"downtime \d+(\.\d+)? ms \(limit 310 ms", words)
+    assert re.search(r"downtime \d+(\.\d+)? m?s \(limit 310 ms", words)
     await pair.assert_runs_only("destination")
 
 

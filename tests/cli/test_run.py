@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import signal
+import sys
+import termios
 from pathlib import Path
 
 import msgspec
@@ -225,6 +228,34 @@ async def test_reader_that_stalls_does_not_stall_the_migration(pair: Pair) -> No
     assert ran.ended["outcome"] == "completed"
 
 
+async def test_interrupt_with_a_reader_that_never_reads(pair: Pair) -> None:
+    """The output is stuck for good: Ctrl-C still cancels, and livemig still ends."""
+    await pair.start(HOT)
+    ours, theirs = os.pipe()
+    fcntl.fcntl(theirs, fcntl.F_SETPIPE_SZ, 4096)
+    process = await start(*run_arguments(pair, "--json", *SLOW, "--downtime-limit", "10ms"), stdout=theirs)
+    os.close(theirs)
+    try:
+        async with asyncio.timeout(20):
+            while len(os.read(ours, 1)) == 0 or _waiting_bytes(ours) < 3500:
+                await asyncio.sleep(0.1)
+            process.send_signal(signal.SIGINT)
+            assert await process.wait() == 130
+    finally:
+        os.close(ours)
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+    await pair.assert_runs_only("source")
+    await pair.assert_settings_restored("source")
+
+
+def _waiting_bytes(descriptor: int) -> int:
+    """How much stands in a pipe, unread."""
+    answer = fcntl.ioctl(descriptor, termios.FIONREAD, b"\0" * 4)
+    return int.from_bytes(answer, sys.byteorder)
+
+
 async def test_full_disk_costs_the_trace_not_the_migration(pair: Pair) -> None:
     """--trace on a full disk: the guest moves, and a warning says why there is no trace."""
     await pair.start()
@@ -349,9 +380,10 @@ async def test_replay_of_a_real_run(pair: Pair, tmp_path: Path) -> None:
         "two headers": (lines[0] * 2, "line 2"),
         "no input": (lines[0], "no input"),
     }
-    for name, (content, words) in wrong.items():
+    for name, (content, _) in wrong.items():
         (tmp_path / name).write_text(content)
-        ran = await livemig("replay", str(tmp_path / name))
+    replays = await asyncio.gather(*(livemig("replay", str(tmp_path / name)) for name in wrong))
+    for (name, (_, words)), ran in zip(wrong.items(), replays, strict=True):
         assert (ran.code, ran.stdout) == (2, ""), name
         assert words in ran.complaint
         assert name in ran.complaint

@@ -17,7 +17,7 @@ from livemig.lab.machine import Machine, MachineSettings
 from livemig.lab.workload import Workload
 from livemig.qemu.compare import compare
 from livemig.qemu.inventory import Inventory
-from livemig.qemu.inventory_query import take_inventory
+from livemig.qemu.inventory_query import take_inventories, take_inventory
 from livemig.qemu.monitor import Monitor
 
 MiB = 2**20
@@ -62,10 +62,14 @@ class Scene:
         await self._stack.aclose()
 
     async def inventories(self) -> tuple[Inventory, Inventory]:
-        """Takes both, at the same time."""
+        """Takes both."""
         async with await connected(self.source) as source, await connected(self.destination) as destination:
-            here, there = await asyncio.gather(take_inventory(source), take_inventory(destination))
-        return here, there
+            return await take_inventories(source, destination)
+
+    async def source_inventory(self) -> Inventory:
+        """Takes the source's alone."""
+        async with await connected(self.source) as source:
+            return await take_inventory(source)
 
     async def findings(self) -> tuple[Finding, ...]:
         """Compares both."""
@@ -135,4 +139,5 @@ async def connected(machine: Machine) -> Monitor:
     try:
         return await Monitor.connect(str(machine.spare_qmp_path), name=machine.name, starting=True)
     except ConnectError as error:
-        raise AssertionError(f"{error}: {machine.stderr}") from error
+        error.add_note(machine.stderr)
+        raise

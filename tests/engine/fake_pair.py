@@ -166,6 +166,8 @@ def shorten_bounds(monkeypatch: Any) -> None:
     monkeypatch.setattr(live, "COMPLETION_BOUND_S", 0.5)
     monkeypatch.setattr(settle, "OBSERVE_BOUND_S", 0.4)
     monkeypatch.setattr(settle, "READ_BOUND_S", 0.2)
+    monkeypatch.setattr(settle, "EFFECT_BOUND_S", 0.3)
+    monkeypatch.setattr(settle, "STEP_BOUND_S", 0.4)
     monkeypatch.setattr(side, "QUIT_BOUND_S", 0.3)
     monkeypatch.setattr(finish, "CONTINUE_BOUND_S", 0.4)
     monkeypatch.setattr(finish, "RESUME_EVENT_BOUND_S", 0.3)

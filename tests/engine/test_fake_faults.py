@@ -97,7 +97,7 @@ async def test_one_dies_at_any_command(side: str, cancel_at: str | None) -> None
         return change
 
     ends = await each({f"{side} dies at {number}": dies_at(number) for number in range(1, 41)}, cancel_at=cancel_at)
-    wanted = {"source": {"refused", "unknown"}, "destination": {"refused", "failed"}}
+    wanted = {"source": {"refused", "unknown"}, "destination": {"refused", "cancelled"}}
     assert outcomes(ends) >= (wanted[side] if cancel_at else {"refused", "unknown", "completed"})
 
 
@@ -169,6 +169,11 @@ async def test_any_command_is_refused(side: str, cancel_at: str | None) -> None:
         },
         cancel_at=cancel_at,
     )
+    if side == "destination" and cancel_at is None:
+        end = ends["destination refuses cont by GenericError"]
+        assert isinstance(end, livemig.Report)
+        assert (end.outcome, end.running_on) == (livemig.Outcome.FAILED, livemig.RunningOn.SOURCE)
+        assert "QEMU refused cont: not today" in end.reason
     for command in ("migrate-set-capabilities", "migrate-set-parameters"):
         end = ends[f"{side} refuses {command} by GenericError"]
         assert isinstance(end, RefusedError)

@@ -124,7 +124,10 @@ def test_json_properties_keep_the_kind_of_their_values():
 
 
 def test_a_config_file_becomes_options_in_its_order():
-    text = '# QEMU config file\n\n[machine]\n  type = "q35"\n  accel = "tcg"\n[device "rng0"]\n  driver = "virtio-rng,x"\n[memory]\n  size = "1G"\n'
+    text = (
+        '# QEMU config file\n\n[machine]\n  type = "q35"\n  accel = "tcg"\n'
+        '[device "rng0"]\n  driver = "virtio-rng,x"\n[memory]\n  size = "1G"\n'
+    )
     assert render(options_of(text, "f.cfg")) == [
         "-machine", "type=q35,accel=tcg", "-device", "id=rng0,driver=virtio-rng,,x", "-m", "size=1G"
     ]  # fmt: skip

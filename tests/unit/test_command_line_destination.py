@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - a command line stands in one line, beside what becomes of it
 """From a source's command line to its destination's: what is taken over, moved, mapped, set, refused."""
 
 from __future__ import annotations
@@ -111,7 +112,7 @@ STYLES = [
         f"-netdev stream,id=n0,server=on,addr.type=unix,addr.path={FOLDER}/n0.sock",
     ),
     ("-audiodev wav,id=a0,path=/log/a.wav", f"-audiodev wav,id=a0,path={FOLDER}/a0.wav"),
-    ("-trace enable=migration*,file=/log/t", f"-trace enable=migration*,file={FOLDER}/qemu.trace"),
+    ("-trace enable=migration_state,file=/log/t", f"-trace enable=migration_state,file={FOLDER}/qemu.trace"),
     ("-display curses", "-display none"),
     ("--pidfile /run/a.pid", f"--pidfile {FOLDER}/qemu.pid"),
     # livemig's own monitors are not piled up
@@ -159,7 +160,7 @@ def test_a_config_file_stands_in_the_line_and_is_changed_like_it():
         ("-drive file=rel/x", "-drive file=/new/rel/x"),
         ("-drive file=file:/img/x", "-drive file=file:/new/x"),
         ("-drive file=nbd:unix:/img/s:exportname=e", "-drive file=nbd:unix:/new/s:exportname=e"),
-        ("-drive file=nbd+unix:///e?socket=/img/s", "-drive file=nbd+unix:///e?socket=/new/s"),
+        ("-drive 'file=nbd+unix:///e?socket=/img/s'", "-drive 'file=nbd+unix:///e?socket=/new/s'"),
         ("-drive file=https://img/x", "-drive file=https://img/x"),
         ("-drive file.driver=file,file.filename=/img/x", "-drive file.driver=file,file.filename=/new/x"),
         (
@@ -272,6 +273,12 @@ def test_a_setting_for_an_unknown_id_suggests_the_nearest():
         derived("-device e1000,id=net0", sets=["nte0.mac=x"])
 
 
+@pytest.mark.parametrize("text", ["n.a.5.b=1", "n.driver.x=1", "n.a.x=1"])
+def test_a_setting_without_a_place_is_refused(text):
+    with pytest.raises(PlanError, match="no place"):
+        derived("""-device '{"driver":"x","id":"n","a":["b"]}'""", sets=[text])
+
+
 REFUSED = [
     ("-add-fd fd=3,set=1", "-add-fd"),
     ("-drive file=/dev/fdset/1", "--dst-command"),
@@ -302,9 +309,7 @@ REFUSED = [
 
 @pytest.mark.parametrize(("line", "words"), REFUSED)
 def test_refusals_name_the_thing_and_the_remedy(line, words):
-    found = reasons(line)
-    assert words in found
-    assert shlex.split(line)[-2].lstrip("-") in found or words in found
+    assert words in reasons(line)
 
 
 def test_all_refusals_come_together():

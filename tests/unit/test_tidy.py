@@ -34,7 +34,7 @@ UNITS_ELSEWHERE = {
 }
 
 LEFTOVERS = re.compile(r"\b(TODO|FIXME|XXX|HACK)\b")
-VAGUE = re.compile(r"(^|_)(utils?|helpers?|managers?|common|misc)(_|$)", re.IGNORECASE)
+VAGUE = re.compile(r"(^|_)(utils?|helpers?|managers?)(_|$)", re.IGNORECASE)
 OF_THIS_MACHINE = re.compile(rb"(?<![\w.-])/(work|root)/")
 
 

@@ -105,6 +105,7 @@ EVENTS: list[events.Event] = [
         downtime_limit_s=0.3,
         fixed_downtime_s=0.012,
     ),
+    events.DestinationLaunched(time_s=-0.05, command="qemu-system-x86_64 -S", changes=("-name: a to b",)),
     events.Progressed(
         time_s=1.0,
         phase=Phase.PRECOPY,

@@ -34,6 +34,12 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[TABLE] = table
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Refuses a test of this folder that was named outright, without the versions it needs."""
+    if not VERSIONS and "pair" in metafunc.fixturenames:
+        raise pytest.UsageError("QEMU versions to test are missing: run scripts/test --versions")
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Writes the table into docs/versions.md."""
     if os.environ.get(WRITE_VARIABLE) and TABLE in session.config.stash:

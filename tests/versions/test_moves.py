@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 import livemig
 from livemig.core.errors import GuestError
+from livemig.lab.serial_lines import Beat
+from livemig.qemu.monitor import Monitor
 from tests.engine.pair import IDLE
-from tests.versions.binaries import EVERY_CASE, VERSIONS, Version, loses_writes
-from tests.versions.table import Table, one_line
+from tests.versions.binaries import EVERY_CASE, EVERY_PAIR, VERSIONS, Version, loses_writes
+from tests.versions.table import Table, noted, one_line
 from tests.versions.version_pair import VersionPair
 
 pytestmark = [pytest.mark.qemu, pytest.mark.timeout(240)]
@@ -71,6 +75,47 @@ async def test_idle_guest_is_whole_where_writes_are_lost(
         await pair.assert_whole("destination")
         await pair.stop()
         await pair.start_on(source, destination, "tcg", workload=IDLE)
+
+
+@pytest.mark.parametrize(("source", "destination"), EVERY_PAIR, ids=str)
+async def test_sleeping_guest_arrives_asleep_or_it_is_said(
+    pair: VersionPair, table: Table, source: Version, destination: Version
+) -> None:
+    """QEMU 7.2 wakes a sleeping guest as it hands it over; then that is a warning, else it sleeps on and can wake."""
+    await pair.start_on(source, destination, "tcg")
+    pair.source.serial.send(b"s")
+    async with await Monitor.connect(str(pair.source.spare_qmp_path)) as monitor, asyncio.timeout(10):
+        while str(await monitor.query_status()) != "suspended":
+            await asyncio.sleep(0.02)
+    with noted(table, "moved asleep", source, destination, "tcg") as case:
+        report, _ = await pair.migrate()
+
+        assert report.outcome is livemig.Outcome.COMPLETED, report.reason
+        woken = any("woke" in text for text in report.warnings)
+        assert report.guest_state == ("running" if woken else "suspended")
+        if not woken:
+            assert (await pair.run_states())["destination"] == "suspended"
+            async with await Monitor.connect(str(pair.destination.spare_qmp_path)) as monitor:
+                await monitor.execute("system_wakeup")
+        await pair.destination.serial.next(Beat, timeout_s=10)
+        await pair.assert_whole("destination", lossy=loses_writes(source, "tcg"))
+        case.endings.append("woken" if woken else "asleep")
+
+
+@pytest.mark.parametrize(("source", "destination"), EVERY_PAIR, ids=str)
+async def test_paused_guest_arrives_paused(pair: VersionPair, source: Version, destination: Version) -> None:
+    """A guest that its owner paused stays so, and goes on at the destination when told to."""
+    await pair.start_on(source, destination, "tcg")
+    async with await Monitor.connect(str(pair.source.spare_qmp_path)) as monitor:
+        await monitor.execute("stop")
+
+    report, _ = await pair.migrate()
+
+    assert (report.outcome, report.guest_state) == (livemig.Outcome.COMPLETED, "paused")
+    assert await pair.run_states() == {"source": "gone", "destination": "paused"}
+    async with await Monitor.connect(str(pair.destination.spare_qmp_path)) as monitor:
+        await monitor.execute("cont")
+    await pair.assert_whole("destination")
 
 
 async def move(pair: VersionPair, table: Table, source: Version, destination: Version, accelerator: str) -> None:

@@ -62,7 +62,9 @@ class Option(msgspec.Struct, frozen=True):
     @property
     def argv(self) -> tuple[str, ...]:
         """The arguments it stands for, as they were."""
-        return tuple(part for part in (self.flag, self.value) if part) if self.value != "" else (self.flag, "")
+        if self.value is None:
+            return (self.flag,)
+        return (self.flag, self.value) if self.flag else (self.value,)
 
 
 def option(name: str, value: str | None = None) -> Option:

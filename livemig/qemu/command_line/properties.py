@@ -169,7 +169,8 @@ class JsonProperties:
     def set(self, key: str, value: str) -> None:
         """Keeps the kind of a value that was there; a new one gets the kind it looks like."""
         tree, last = self._place(key)
-        tree[last] = _like(tree[last] if _holds(tree, last) else None, value)
+        there = isinstance(tree, list) or last in tree
+        tree[last] = _like(tree[last] if there else None, value)
         self._text = None
 
     def remove(self, key: str) -> None:

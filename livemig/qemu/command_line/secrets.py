@@ -66,13 +66,12 @@ def secrets_in_config(text: str, path: str) -> tuple[str, ...]:
 def _secrets_of(each: Option) -> Iterator[str]:
     if each.value is None:
         return
+    yield from _in_text(each.value)
     if each.name not in IMPLIED_KEYS:
-        yield from _in_text(each.value)
         return
     try:
         properties = parse_properties(each.value, IMPLIED_KEYS[each.name])
     except CommandLineError:
-        yield from _in_text(each.value)
         return
     secret_keys = _SECRET_KEYS | _further_secret_keys(each, properties)
     for key, value in properties.items():

@@ -19,13 +19,16 @@ def apply_settings(settings: Sequence[Setting], entries: Sequence[Entry]) -> lis
     """Applies all settings and returns what was changed, for a person.
 
     Raises:
-        PlanError: When nothing has that id; the nearest one is suggested.
+        PlanError: When nothing has that id (the nearest one is suggested), or its JSON no place for the property.
     """
     changes = []
     for setting in settings:
         entry, key = _found(setting, entries)
         changes.append(f"--dst-set {setting.target}: {entry.properties.get(key)} -> {setting.value}")
-        entry.decide(key, setting.value)
+        try:
+            entry.decide(key, setting.value)
+        except (AttributeError, IndexError, TypeError, ValueError) as error:
+            raise PlanError(f"--dst-set {setting.target}: there is no place for it in {entry.option.text}") from error
     return changes
 
 

@@ -1,0 +1,213 @@
+"""Launches that can't be, or fail: said by name, with QEMU's words, and nothing left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import stat
+from pathlib import Path
+
+import pytest
+
+import livemig
+from livemig.core.errors import CommandLineError, LaunchError, PlanError, RefusedError
+from livemig.engine.launch import LaunchOptions, launch, plan_launch, remove_folder
+from livemig.lab.machine import Machine, MachineSettings
+from livemig.qemu.address import Address
+from tests.launch.conftest import Bench, assert_waits, need_root
+
+pytestmark = pytest.mark.qemu
+
+BARE = ("-nodefaults", "-no-user-config", "-display", "none", "-S", "-m", "64M")
+QUICK = livemig.Plan(probation_s=0.1)
+
+
+async def assert_fails(bench: Bench, plan, words: str, **options) -> LaunchError:
+    before = {path.name for path in bench.folder.iterdir()}
+    with pytest.raises(LaunchError, match=words) as raised:
+        await launch(plan, **options)
+    assert {path.name for path in bench.folder.iterdir()} == before
+    assert not await asyncio.to_thread(_processes_with, str(plan.spare_path))
+    return raised.value
+
+
+def _processes_with(text: str) -> list[int]:
+    found = []
+    for each in Path("/proc").glob("[0-9]*"):
+        try:
+            line = (each / "cmdline").read_bytes()
+        except OSError:
+            continue
+        if text.encode() in line:
+            found.append(int(each.name))
+    return found
+
+
+async def test_one_that_dies_at_once_is_quoted(bench: Bench) -> None:
+    source = await bench.source(*BARE)
+    plan = await bench.plan(source, arguments="-device no-such-device")
+    error = await assert_fails(bench, plan, "no-such-device")
+    assert error.exit_code == 1
+    assert "no-such-device" in error.stderr
+    assert plan.command == error.command
+
+
+async def test_one_that_dies_says_no_secret(bench: Bench) -> None:
+    source = await bench.source(*BARE)
+    plan = await bench.plan(source, arguments="-object secret,id=s0,data=geheim,nonsense=geheim")
+    error = await assert_fails(bench, plan, "nonsense")
+    assert "geheim" not in str(error) + error.stderr + error.command
+
+
+async def test_one_that_never_answers_is_ended(bench: Bench) -> None:
+    source = await bench.source(*BARE)
+    await assert_fails(
+        bench, await bench.plan(source, command="/bin/sleep -m 60"), "ended at once|does not answer", timeout_s=1.0
+    )
+    hanging = bench.folder / "hang"
+    hanging.write_text("#!/bin/sh\nexec sleep 60\n")
+    hanging.chmod(0o755)
+    await assert_fails(bench, await bench.plan(source, command=str(hanging)), "does not answer", timeout_s=0.5)
+
+
+async def test_one_that_is_cancelled_is_gone(bench: Bench) -> None:
+    source = await bench.source(*BARE)
+    plan = await bench.plan(source)
+    for delay_s in (0.0, 0.02, 0.08):
+        task = asyncio.create_task(launch(plan))
+        await asyncio.sleep(delay_s)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert not plan.folder.exists()
+        assert not plan.qmp_path.exists()
+        assert not _processes_with(str(plan.spare_path))
+
+
+async def test_a_missing_image_is_named(bench: Bench) -> None:
+    (bench.folder / "a.img").write_bytes(bytes(2**20))
+    source = await bench.source(*BARE, "-hda", "{folder}/a.img")
+    with pytest.raises(RefusedError, match=r"/nowhere/a\.img is not there"):
+        await bench.plan(source, maps=[f"{bench.folder}=/nowhere"])
+
+
+async def test_a_taken_port_is_named_or_left(bench: Bench) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        source = await bench.source(*BARE)
+        with pytest.raises(RefusedError, match=f"port {port} is taken"):
+            await bench.plan(source, arguments=f"-gdb tcp:127.0.0.1:{port}")
+        taken.close()
+
+
+async def test_a_taken_socket_is_named(bench: Bench) -> None:
+    source = await bench.source(*BARE)
+    with pytest.raises(RefusedError, match="somebody listens"):
+        await bench.plan(source, "a.qmp")
+    (bench.folder / "file").write_text("precious")
+    with pytest.raises(RefusedError, match="no socket"):
+        await bench.plan(source, "file")
+    with pytest.raises(RefusedError, match="no folder"):
+        await bench.plan(source, "nowhere/b.qmp")
+    (bench.folder / "b.qmp.livemig").mkdir()
+    with pytest.raises(RefusedError, match="not livemig's"):
+        await bench.plan(source)
+    assert (bench.folder / "file").read_text() == "precious"
+
+
+async def test_a_folder_in_use_is_named_and_a_dead_ones_is_replaced(bench: Bench) -> None:
+    source = await bench.source(*BARE)
+    launched = await bench.launch(source)
+    with pytest.raises(RefusedError, match="somebody listens"):
+        await bench.plan(source)
+    launched.process.kill()
+    assert await launched.process.wait_gone(5)
+    assert launched.plan.qmp_path.exists()
+    again = await bench.launch(source)
+    await assert_waits(again)
+    assert stat.S_IMODE(again.plan.folder.stat().st_mode) == 0o700
+    remove_folder(bench.folder)
+    assert bench.folder.exists()
+
+
+async def test_options_that_make_no_sense(bench: Bench) -> None:
+    source = await bench.source(*BARE)
+    for options in (
+        {"maps": ["x"]},
+        {"settings": ["x"]},
+        {"arguments": "'"},
+        {"command": ""},
+        {"command": "qemu", "maps": ["/a=/b"]},
+        {"settings": ["none.mac=1"]},
+        {"arguments": "-S"},
+    ):
+        with pytest.raises(PlanError):
+            await bench.plan(source, **options)
+    with pytest.raises(CommandLineError, match="--frob"):
+        await bench.plan(source, arguments="--frob")
+    with pytest.raises(RefusedError, match="no program"):
+        await bench.plan(source, command="no-such-qemu -m 1")
+
+
+async def test_a_given_command_is_launched(bench: Bench) -> None:
+    source = await bench.source(*BARE)
+    line = "qemu-system-x86_64 -nodefaults -display none -m 64M -daemonize -incoming tcp:0:1"
+    await assert_waits(await bench.launch(source, command=line))
+
+
+async def test_a_source_by_tcp_needs_a_command(bench: Bench) -> None:
+    source = await bench.source(*BARE)
+    source.address = Address(host="127.0.0.1", port=4444)
+    with pytest.raises(RefusedError, match="--dst-command"):
+        await bench.plan(source)
+    await assert_waits(await bench.launch(source, command="qemu-system-x86_64 -nodefaults -display none"))
+
+
+async def test_a_process_of_somebody_else_is_refused(bench: Bench) -> None:
+    need_root()
+    bench.folder.chmod(0o777)
+    source = await bench.source(*BARE)
+    os.seteuid(65534)
+    try:
+        with pytest.raises(RefusedError, match="as root"):
+            await plan_launch(source, str(bench.folder / "b.qmp"), LaunchOptions())
+    finally:
+        os.seteuid(0)
+
+
+async def test_file_backed_memory_on_one_host(bench: Bench) -> None:
+    memory = bench.folder / "memory"
+    memory.write_bytes(bytes(2**26))
+    backend = "memory-backend-file,id=m0,size=64M,share=on,mem-path={folder}/memory"
+    source = await bench.source(*BARE, "-object", backend, "-machine", "pc,memory-backend=m0")
+    with pytest.raises(RefusedError, match="overwritten"):
+        await bench.plan(source)
+    await assert_waits(await bench.launch(source, maps=[f"{memory}={memory}.new"]))
+
+
+async def test_the_guest_moves_on_and_on(bench: Bench) -> None:
+    """Five moves, each into a destination launched from the QEMU before; nothing grows and nothing is left."""
+    async with Machine(MachineSettings(), folder=bench.folder) as machine:
+        await machine.serial.wait_ready()
+        qmp, folder, lengths = machine.qmp_path, None, set()
+        for number in range(5):
+            source = await bench.connect(qmp.name)
+            plan = await bench.plan(source, f"{number}.qmp")
+            launched = await bench.launch_planned(plan)
+            await source.close()
+            async with livemig.migrate(QUICK, source=str(qmp), destination=str(plan.qmp_path)) as migration:
+                async for _ in migration:
+                    pass
+            assert migration.report.outcome == "completed"
+            assert plan.source_folder == folder
+            if folder is not None:
+                remove_folder(folder)
+            qmp, folder = plan.qmp_path, plan.folder
+            lengths.add(len(plan.redacted_argv))
+            assert launched.process.alive
+        assert len(lengths) == 1
+        left = {path.name for path in bench.folder.iterdir()} - {path.name for path in bench.folder.glob("guest*")}
+        assert left == {"4.qmp", "4.qmp.livemig"}

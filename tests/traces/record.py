@@ -1,0 +1,61 @@
+"""Records the traces beside this file anew, by migrating the built-in guest under TCG. Run it from the repo's root."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from livemig import AtDeadline, Migration, Plan, PlanChange
+from livemig.core.event import Event, Progressed
+from tests.engine.pair import HOT, LOADED, MiB, Pair
+
+TRACES = Path(__file__).parent
+SLOW = Plan(probation_s=0.1, bandwidth_bytes_s=20e6)
+
+
+class TunesLater:
+    """Frees a migration that can't converge once it has been under way for a second."""
+
+    def __init__(self) -> None:
+        self._tuned = False
+
+    def __call__(self, migration: Migration, event: Event) -> None:
+        """Tunes at the first progress after a second, once."""
+        if isinstance(event, Progressed) and event.time_s > 1 and not self._tuned:
+            self._tuned = True
+            migration.tune(PlanChange(downtime_limit_s=1.0, bandwidth_bytes_s=500e6))
+
+
+async def record(
+    name: str, plan: Plan, *, hot: bool, on_event: Callable[[Migration, Event], None] | None = None
+) -> None:
+    """Migrates once and leaves the trace beside this file."""
+    with tempfile.TemporaryDirectory(prefix="livemig-traces-") as folder:
+        pair = Pair(Path(folder))
+        try:
+            await pair.start(HOT if hot else LOADED, memory_bytes=128 * MiB)
+            report, _ = await pair.migrate(plan, trace_path=TRACES / f"{name}.jsonl", on_event=on_event)
+        finally:
+            await pair.stop()
+    print(f"{name}: {report.outcome}: {report.reason}")
+
+
+async def main() -> None:
+    """Records all of them."""
+    deadline = Plan(probation_s=0.1, bandwidth_bytes_s=20e6, deadline_s=2.0)
+    pause = Plan(probation_s=0.1, bandwidth_bytes_s=20e6, deadline_s=2.0, at_deadline=AtDeadline.PAUSE)
+    gated = Plan(probation_s=0.1, pause_before_switchover=True)
+    await record("loaded", Plan(probation_s=0.1, bandwidth_bytes_s=80e6, downtime_limit_s=0.1), hot=False)
+    await record("gated", gated, hot=False)
+    await record("deadline", deadline, hot=True)
+    await record("paused", pause, hot=True)
+    await record("tuned", SLOW, hot=True, on_event=TunesLater())
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -42,7 +42,7 @@ def local_channel(source: LocalProcess | None, destination: LocalProcess | None)
     """
     folder = _private_folder()
     try:
-        _hand_over(folder, {process.owner for process in (source, destination) if process is not None})
+        _hand_over(folder, _owners(source, destination))
         path = folder / "migration.sock"
         if len(os.fsencode(path)) > SOCKET_PATH_BYTES_MOST:
             raise RefusedError((f"the socket path {path} is too long: set TMPDIR to a shorter folder",))
@@ -56,6 +56,13 @@ def _private_folder() -> Path:
         return Path(tempfile.mkdtemp(prefix="livemig-"))
     except OSError as error:
         raise RefusedError((f"no folder for the migration socket: {error.strerror}; set TMPDIR to another",)) from error
+
+
+def _owners(*processes: LocalProcess | None) -> set[tuple[int, int]]:
+    try:
+        return {process.owner for process in processes if process is not None}
+    except OSError as error:
+        raise RefusedError(("one of the two QEMUs has just ended: start it again",)) from error
 
 
 def _hand_over(folder: Path, owners: set[tuple[int, int]]) -> None:

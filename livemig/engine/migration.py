@@ -92,13 +92,13 @@ class Migration:
             self._task.cancel()
 
     def tune(self, change: PlanChange) -> None:
-        """Changes limits while the migration runs.
+        """Changes limits, before the migration begins or while it runs.
 
         Raises:
             PlanError: When the changed plan makes no sense; then nothing was changed.
         """
         if self._run is None:
-            change.applied_to(self._plan)
+            self._plan = change.applied_to(self._plan)
             return
         self._run.tune(change)
 

@@ -18,7 +18,7 @@ from livemig.core.outcome import Outcome, RunningOn, Verdict
 from livemig.core.plan import Plan, PlanChange
 from livemig.core.readings import Absence
 from livemig.core.report import Downtime, Report
-from livemig.core.status import MigrationStatus
+from livemig.core.status import MigrationStatus, RunState
 from livemig.engine.channel import Channel
 from livemig.engine.connect import Connected
 from livemig.engine.finish import announce, continue_destination, final_figures, measured_downtime, probation
@@ -29,6 +29,12 @@ from livemig.engine.prepare import Preparation
 from livemig.engine.recorder import TraceRecorder
 from livemig.engine.settle import Settlement
 from livemig.engine.watch import Watch
+
+ASLEEP_FOR_GOOD = (
+    "the guest arrived asleep at a QEMU that `cont` does not prepare for its waking (before 9.0): once it is woken it "
+    "stands still until you give `stop` and `cont` there"
+)
+"""Measured: after `system_wakeup` it reads as running and does nothing; after `stop` and `cont` the guest goes on."""
 
 logger = logging.getLogger(__name__)
 
@@ -167,6 +173,8 @@ class Run:
             return None
         if continued.resume is not None:
             self._resumed_s = continued.resume.arrival_s - self.live.started_s
+        elif continued.run_state is RunState.SUSPENDED:
+            self.live.warn(ASLEEP_FOR_GOOD)
         downtime = None
         if stopped is not None:
             downtime = measured_downtime(self._source, self._destination, stopped, completed_s, continued)

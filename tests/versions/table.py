@@ -110,11 +110,10 @@ class Table(msgspec.Struct, kw_only=True):
                 f"| {row.source} | {row.destination} | {row.accelerator.upper()} | {len(row.downtimes_s)} "
                 f"| {row.result} | {downtime} |"
             )
-        places = list(dict.fromkeys(place for cases in self.cases.values() for place in cases))
-        lines += ["", f"| what happens | {' | '.join(places)} |", "|---" * (len(places) + 1) + "|"]
-        for name, cases in self.cases.items():
-            results = (cases.get(place, Case()).result for place in places)
-            lines.append(f"| {name} | {' | '.join(results)} |")
+        lines += ["", f"| moved | {' | '.join(self.cases)} |", "|---" * (len(self.cases) + 1) + "|"]
+        for place in dict.fromkeys(place for cases in self.cases.values() for place in cases):
+            results = (cases.get(place, Case()).result for cases in self.cases.values())
+            lines.append(f"| {place} | {' | '.join(results)} |")
         return "\n".join([*lines, "", END])
 
 

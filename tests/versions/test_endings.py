@@ -153,7 +153,7 @@ async def test_under_load(
 ) -> None:
     """Three moves of a guest that writes at random, in many rounds: it loses nothing, unless QEMU itself loses it."""
     lossy = loses_writes(source, accelerator)
-    with noted(table, "moved under load, 200 MiB/s at random", source, destination, accelerator) as case:
+    with noted(table, "200 MiB/s of random writes", source, destination, accelerator) as case:
         for _ in range(3):
             await pair.start_on(source, destination, accelerator, workload=LOAD)
             report, _ = await pair.migrate(LOAD_PLAN)

@@ -24,8 +24,9 @@ def test_rows_say_what_was_found() -> None:
     lines = table().render().splitlines()
     assert "| 7.2 | 10.0 | TCG | 3 | arrived; lost writes in 1 of them (QEMU 7.2 under TCG) | 5.0 ms |" in lines
     assert "| 10.0 | 7.2 | KVM | 0 | **failed**: no | - |" in lines
-    assert "| cancel | 1 x destination, 2 x source | - |" in lines
-    assert "| load | - | lost writes |" in lines
+    assert "| moved | cancel | load |" in lines
+    assert "| 7.2 to 10.0, KVM | 1 x destination, 2 x source | - |" in lines
+    assert "| 7.2 to 10.0, TCG | - | lost writes |" in lines
 
 
 def test_only_the_generated_part_is_rewritten() -> None:

@@ -33,7 +33,7 @@ WITH_VALUE = frozenset(
     incoming initrd iscsi k kernel loadvm m machine mem-path mon monitor msg mtdblock name net netdev nic numa object
     option-rom overcommit parallel pflash pidfile plugin prom-env qmp qmp-pretty qtest qtest-log readconfig rotate rtc
     run-with runas sandbox sd seed semihosting-config serial set shim smbios smp spice tpmdev trace usbdevice uuid vga
-    virtfs vnc watchdog watchdog-action xen-domid
+    virtfs vnc watchdog-action xen-domid
         """,
     )
 )

@@ -175,7 +175,7 @@ class JsonProperties:
 
     def remove(self, key: str) -> None:
         """Takes out the whole branch."""
-        if key not in dict(self.items()):
+        if not any(name == key or name.startswith(f"{key}.") for name, _ in self.items()):
             return
         tree, last = self._place(key)
         del tree[last]

@@ -22,6 +22,9 @@ def _text(event: events.Event) -> str | None:
                 f"{event.destination_version} over {event.channel}; downtime limit "
                 f"{format_duration(event.downtime_limit_s)}"
             )
+        case events.DestinationLaunched(changes=changes):
+            differs = f", with {'; '.join(changes)}" if changes else ""
+            return f"launched the destination with the source's command line{differs}"
         case events.RoundCompleted():
             return _round_text(event)
         case events.Decided(actions=actions, reason=reason):

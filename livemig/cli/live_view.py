@@ -107,6 +107,10 @@ class LiveView:
                 name = event.guest_name or "guest"
                 self._title = f"{name}, {format_size(event.memory_bytes)}, over {event.channel}"
                 self._memory_bytes = event.memory_bytes
+            case events.DestinationLaunched(changes=changes):
+                self.say("launched the destination with the source's command line, but for")
+                for change in changes:
+                    self._console.print(f"  {change}", style="dim", markup=False)
             case events.Progressed():
                 self._standing_still, self._seen, self._phase = False, event, _phase_words(event.phase)
             case events.RoundCompleted():

@@ -331,7 +331,7 @@ def _checked(
 ) -> LaunchPlan:
     """Refuses what is known to fail, all of it together."""
     owner = surroundings if facts is None else facts.surroundings
-    reasons = [f"{each} is not there: give its place with --map" for each in line.inputs if not Path(each).exists()]
+    reasons = [f"{each} is not there: give its place with --map" for each in line.inputs if _is_missing(each)]
     reasons += [reason for each in line.sockets if (reason := _why_no_socket(Path(each)))]
     reasons += _why_no_folder(Path(request.folder), owner)
     if reasons:
@@ -350,6 +350,17 @@ def _checked(
         warnings=(*line.warnings, *_program_warnings(facts)),
         source_folder=None if facts is None else _own_folder(facts),
     )
+
+
+def _is_missing(path: str) -> bool:
+    """Whether there is surely no such file; one that livemig may not look at is QEMU's to judge."""
+    try:
+        os.stat(path)  # noqa: PTH116
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def _program_warnings(facts: ProcessFacts | None) -> tuple[str, ...]:

@@ -38,23 +38,23 @@ def _topology_difference(here: Cpus, there: Cpus) -> Finding | None:
     places_differ = [cpu.place for cpu in here.places] != [cpu.place for cpu in there.places]
     if not differing and not places_differ:
         return None
-    count_here, count_there = (sum(cpu.present for cpu in cpus.places) for cpus in (here, there))
-    if count_here != count_there and "maxcpus" not in differing:
-        differing = ["cpus", *differing]
-    shown_names = sorted(differing or ["maxcpus"], key=lambda name: (name != "maxcpus", name))
-    mine, other = (", ".join(f"{name} {_count(cpus, name)}" for name in shown_names) for cpus in (here, there))
+    mine, other = (_describe(cpus, differing) for cpus in (here, there))
     return _refusal(
         subject="vCPU topology",
         source=mine,
         destination=other,
-        sentence=f"the vCPU topology is {mine} ({count_here} present) at the source, {other} ({count_there} present) "
-        "at the destination",
+        sentence=f"the vCPU topology is {mine} at the source, {other} at the destination",
         remedy=f"start the destination with `-smp {_smp_option(here)}`",
     )
 
 
-def _count(cpus: Cpus, name: str) -> int:
-    return cpus.topology.get(name, len(cpus.places))
+def _describe(cpus: Cpus, differing: list[str]) -> str:
+    """By what differs; by the places themselves where they alone do."""
+    present = sum(cpu.present for cpu in cpus.places)
+    if not differing:
+        return f"{present} of {len(cpus.places)} vCPUs at {'; '.join(cpu.place for cpu in cpus.places) or 'no place'}"
+    names = sorted(differing, key=lambda name: (name != "maxcpus", name))
+    return ", ".join(f"{name} {cpus.topology[name]}" for name in names) + f" ({present} present)"
 
 
 def _smp_option(cpus: Cpus) -> str:
@@ -110,29 +110,29 @@ def _compare_nodes(here: Cpus, there: Cpus) -> Iterator[Finding]:
 def _compare_model(source: Inventory, destination: Inventory) -> Iterator[Finding]:
     here, there = source.cpus, destination.cpus
     lost, gained = _features_beyond(here, there), _features_beyond(there, here)
-    differing = [
-        f"{name} {here.properties.get(name, 'none')} to {there.properties.get(name, 'none')}"
-        for name in sorted({*here.properties, *there.properties})
-        if here.properties.get(name) != there.properties.get(name)
-    ]
-    types = _model(here), _model(there)
-    if not (lost or gained or differing or types[0] != types[1]):
-        return
-    changes = [f"{name} lost" for name in lost] + [f"{name} gained" for name in gained] + differing
-    newer_alone = bool(gained) and not lost and not differing and source.version[:2] != destination.version[:2]
-    severe = changes and not (newer_alone and types[0] == types[1])
-    names = (
-        f"{types[0]} at the source, {types[1]} at the destination" if types[0] != types[1] else f"{types[0]} on both"
+    differing = sorted(
+        name for name in here.properties | there.properties if here.properties.get(name) != there.properties.get(name)
     )
+    mine, other = _model(here), _model(there)
+    if not (lost or gained or differing or mine != other):
+        return
+    changes = [f"{name} lost" for name in lost] + [f"{name} gained" for name in gained]
+    changes += [f"{name} {_property(here, name)} to {_property(there, name)}" for name in differing]
+    newer_alone = mine == other and not lost and not differing and source.version[:2] != destination.version[:2]
+    names = f"{mine} at the source, {other} at the destination" if mine != other else f"{mine or 'one'} on both"
     detail = f"; from source to destination: {_shortened(changes)}" if changes else ", with the same features"
-    yield (_refusal if severe else _warning)(
+    yield (_refusal if changes and not newer_alone else _warning)(
         subject="CPU model",
-        source=types[0],
-        destination=types[1],
+        source=", ".join([mine, *lost, *(f"{name} {_property(here, name)}" for name in differing)]),
+        destination=", ".join([other, *gained, *(f"{name} {_property(there, name)}" for name in differing)]),
         sentence=f"the CPU model is {names}{detail}",
         remedy="start the destination with the source's -cpu; with `-cpu host` or `max` choose at the next start a "
         "model and features that both hosts have",
     )
+
+
+def _property(cpus: Cpus, name: str) -> str:
+    return cpus.properties.get(name, "none")
 
 
 def _model(cpus: Cpus) -> str:

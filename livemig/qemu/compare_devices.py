@@ -124,11 +124,15 @@ def _moved(here: dict[str, Device], there: dict[str, Device]) -> list[tuple[Devi
     found: list[tuple[Device, Device]] = []
     for device in here.values():
         other = elsewhere.get(device.id) if device.id else None
-        if other is None or other.place == device.place or other.type != device.type:
+        if other is None or other.type != device.type or _is_same(there.get(device.place), device):
             continue
         if not (device.parent and other.parent and _is_moved(device.parent, other.parent, found)):
             found.append((device, other))
     return found
+
+
+def _is_same(one: Device | None, other: Device) -> bool:
+    return one is not None and (one.id, one.type) == (other.id, other.type)
 
 
 def _is_moved(parent: str, other_parent: str, found: list[tuple[Device, Device]]) -> bool:

@@ -91,9 +91,9 @@ async def test_refusal_on_a_terminal(pair: Pair) -> None:
     """One line after the id, and the cursor is there again."""
     await pair.start()
     screen = Screen(200)
-    source = str(pair.source.qmp_path)
-    assert await screen.run("run", "--src-qmp", source, "--dst-qmp", f"{source}-missing") == 2
+    waiting = str(pair.destination.qmp_path)
+    assert await screen.run("run", "--src-qmp", f"{waiting}-missing", "--dst-qmp", waiting) == 2
     assert screen.cursor_shown
     lines = [line for line in screen.picture.splitlines() if line]
     assert len(lines) == 2
-    assert lines[1].startswith("livemig: --dst-qmp ")
+    assert lines[1].startswith("livemig: --src-qmp ")

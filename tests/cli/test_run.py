@@ -81,33 +81,27 @@ async def test_failed(pair: Pair) -> None:
     await pair.assert_settings_restored("source")
 
 
-async def test_destination_of_another_size_is_refused(pair: Pair) -> None:
-    """QEMU would find out only after everything was sent, and not say why: both sizes are named beforehand."""
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"memory_bytes": 96 * MiB}, ["memory", "128 MiB", "96 MiB", "-m"]),
+        ({"machine_type": "q35"}, ["machine", "pc-i440fx", "-machine"]),
+    ],
+    ids=["memory", "machine type"],
+)
+async def test_destination_that_differs_is_refused(pair: Pair, changes, words) -> None:
+    """QEMU would find out only after everything was sent, and not say why: both are named beforehand."""
     await pair.start()
     await pair.destination.stop()
-    pair.destination = await pair.waiting(memory_bytes=96 * MiB)
+    pair.destination = await pair.waiting(**changes)
     ran = await livemig(*run_arguments(pair, "--json"))
 
     assert ran.code == 2
-    assert "128.0 MiB of memory and the destination 96.0 MiB" in ran.complaint
-    assert "-m" in ran.complaint
+    for word in words:
+        assert word in ran.complaint
     await pair.assert_runs_only("source")
     await pair.assert_settings_restored("source")
     assert (await pair.run_states())["destination"] == "inmigrate"
-
-
-async def test_destination_of_another_machine_type_fails_with_the_reason(pair: Pair) -> None:
-    """QEMU finds out late that the two differ: failed, and the closing line says what QEMU says."""
-    await pair.start()
-    await pair.destination.stop()
-    pair.destination = await pair.waiting(machine_type="q35")
-    ran = await livemig(*run_arguments(pair, "--json"))
-
-    assert ran.code == 1
-    assert (ran.ended["outcome"], ran.ended["running_on"]) == ("failed", "source")
-    assert "QEMU says: load of migration failed" in ran.ended["reason"]
-    await pair.assert_runs_only("source")
-    await pair.assert_settings_restored("source")
 
 
 async def test_cancelled_at_the_deadline(pair: Pair) -> None:
@@ -167,10 +161,12 @@ async def test_signal_in_the_preparation(pair: Pair) -> None:
         assert ran.code == 130, ran
         assert (ran.ended["outcome"], ran.ended["running_on"]) == ("cancelled", "source")
         assert ran.ended["id"] == first[0]["id"]
-        await pair.assert_runs_only("source")
+        states = await pair.run_states()
+        assert states["source"] == "running"
         await pair.assert_settings_restored("source")
-        if (await pair.run_states())["destination"] == "gone":
+        if states["destination"] == "gone":
             pair.destination = await pair.waiting()
+    await pair.assert_runs_only("source")
 
 
 async def test_signal_in_the_probation(pair: Pair) -> None:

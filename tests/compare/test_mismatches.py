@@ -1,4 +1,4 @@
-"""Each mismatch is refused by its name, and QEMU by itself would do worse: that is what makes the check no superstition.
+"""Each mismatch is refused by its name, and QEMU by itself would do worse: the check is no superstition.
 
 `QEMU accepts` means that the source says ``completed`` and the destination has a guest of another make. `QEMU fails`
 means that it fails after memory was sent, for a reason that stands on the destination's stderr alone.
@@ -199,14 +199,8 @@ MISMATCHES = {
         qemu=ACCEPTS,
     ),
     "read-only-disk": Mismatch(
-        source=disk(
-            8 * MiB,
-            "scsi-hd,drive=d0,id=hd0",
-            "",
-        )[:2]
-        + ("-device", "lsi", "-device", "scsi-hd,drive=d0,id=hd0"),
-        destination=disk(8 * MiB, options=",read-only=on")[:2]
-        + ("-device", "lsi", "-device", "scsi-hd,drive=d0,id=hd0"),
+        source=("-device", "lsi", *disk(8 * MiB, "scsi-hd,drive=d0,id=hd0")),
+        destination=("-device", "lsi", *disk(8 * MiB, "scsi-hd,drive=d0,id=hd0", ",read-only=on")),
         subjects=("disk of device hd0 at 0000:00:02.0/scsi 0:0:0",),
         remedy="`read-only=off`",
         qemu=ACCEPTS,

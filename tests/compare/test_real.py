@@ -147,13 +147,13 @@ async def _buses(machine: Machine) -> set[int]:
             for device in (await monitor.execute("query-pci"))[0]["devices"]
             if "pci_bridge" in device
         ]
-    return {bridge["bus"]["number"] for bridge in bridges} - {0}
+    return {bridge["bus"]["secondary"] for bridge in bridges} - {0}
 
 
 async def _drives_virtio(machine: Machine) -> bool:
     """Whether a driver has made its queues."""
     async with await connected(machine) as monitor:
-        statistics = await monitor.execute("query-blockstats", {"query-nodes": True})
+        statistics = await monitor.execute("query-blockstats")
     return any(one["stats"]["rd_operations"] for one in statistics)
 
 

@@ -14,14 +14,14 @@ import livemig
 from livemig.core.errors import ConnectError, LivemigError, RefusedError
 from livemig.core.event import Progressed, RoundCompleted
 from livemig.qemu.monitor import Monitor
-from tests.engine.fake_pair import PLAN, FakePair, fake_pair, shorten_bounds
+from tests.engine.fake_pair import PLAN, FakePair, compare_nothing, fake_pair, shorten_bounds
 from tests.qmp.fake_migration import FakeGuest
 from tests.qmp.fake_qemu import Faults
 
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket.*laddr=/tmp/lm-:ResourceWarning")
 """The fakes' own ends, of which asyncio loses one when a server closes in the moment that it accepts."""
 
-AT_ONCE = 16
+AT_ONCE = 24
 """Runs at the same time: they wait far more than they work."""
 SIDES = ["source", "destination"]
 Change = Callable[[FakePair], None]
@@ -31,6 +31,7 @@ Change = Callable[[FakePair], None]
 async def nothing_lost(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> AsyncIterator[None]:
     """Bounds are short; no task may die unseen, none may be left behind."""
     shorten_bounds(monkeypatch)
+    compare_nothing(monkeypatch)
     before = asyncio.all_tasks()
     yield
     gc.collect()
@@ -119,7 +120,7 @@ async def test_no_reply_from_any_command_on(side: str) -> None:
     def hangs(number: int) -> Change:
         return lambda pair: setattr(getattr(pair, side).faults, "silent_after", number)
 
-    ends = await each({f"{side} hangs after {number}": hangs(number) for number in range(0, 36, 2)})
+    ends = await each({f"{side} hangs after {number}": hangs(number) for number in range(0, 36, 3)})
     assert "refused" in outcomes(ends)
 
 

@@ -8,6 +8,7 @@ import struct
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
@@ -121,18 +122,13 @@ async def test_a_destination_is_launched_from(style: str, bench: Bench) -> None:
     await assert_waits(launched)
     assert "geheim" not in launched.plan.command
     assert "-daemonize" not in launched.plan.command
-    for name in ("query-machines", "query-pci", "query-memdev", "query-cpus-fast"):
-        assert await _answer(source, name) == await _answer_of(launched, name), name
-
-
-async def _answer(source, command):
-    answer = await source.monitor.execute(command)
-    return [{key: value for key, value in each.items() if key != "thread-id"} for each in answer]
-
-
-async def _answer_of(launched, command):
     async with await Monitor.connect(launched.address) as monitor:
-        answer = await monitor.execute(command)
+        for name in ("query-machines", "query-pci", "query-memdev", "query-cpus-fast"):
+            assert await _answer(source.monitor, name) == await _answer(monitor, name), name
+
+
+async def _answer(monitor: Monitor, command: str) -> list[dict[str, Any]]:
+    answer = await monitor.execute(command)
     return [{key: value for key, value in each.items() if key != "thread-id"} for each in answer]
 
 

@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from livemig.core.errors import RefusedError
@@ -149,8 +150,8 @@ async def test_it_outlives_livemig(bench: Bench) -> None:
 
 def test_a_supervisor_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     facts = read_process(os.getpid())
-    change = {"argv": ("qemu", "-chardev", "socket,path=/var/lib/libvirt/qemu/domain-1/monitor.sock")}
-    assert "virsh" in (supervisor(type(facts)(**{**_fields(facts), **change})) or "")
+    argv = ("qemu", "-chardev", "socket,path=/var/lib/libvirt/qemu/domain-1/monitor.sock")
+    assert "virsh" in (supervisor(msgspec.structs.replace(facts, argv=argv)) or "")
     texts = {"cgroup": "0::/system.slice/vm1.service\n", "status": "PPid:\t7\n", "comm": "bash\n"}
     monkeypatch.setattr(process_module, "_text_or_empty", lambda path: texts[path.name])
     monkeypatch.setattr(process_module, "_restart_policy", lambda unit: {"vm1.service": "always"}[unit])
@@ -159,10 +160,6 @@ def test_a_supervisor_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert supervisor(facts) is None
     texts["comm"] = "runsv\n"
     assert "runsv" in (supervisor(facts) or "")
-
-
-def _fields(facts):
-    return {name: getattr(facts, name) for name in facts.__struct_fields__}
 
 
 def test_a_scope_is_used_where_systemd_runs(monkeypatch: pytest.MonkeyPatch) -> None:

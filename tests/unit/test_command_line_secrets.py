@@ -69,6 +69,10 @@ def test_no_secret_is_in_an_error():
         destination_line(["-blockdev", '{"driver":"iscsi","password":"geheim"'], request)
     with pytest.raises(RefusedError) as refused:
         destination_line(["-drive", "file=nbd://u:geheim@h/x,snapshot=on"], request)
+    extra = Request(qmp_path="/b", folder="/f", extra=("-blockdev", '{"driver":"iscsi","password":"geheim"'))
+    with pytest.raises(CommandLineError) as given_extra:
+        destination_line([], extra)
+    assert "geheim" not in str(given_extra.value)
     assert "geheim" not in str(unreadable.value) + unreadable.value.argument + str(refused.value)
 
 

@@ -66,7 +66,7 @@ def destination_line(arguments: Sequence[str], request: Request) -> DestinationL
         PlanError: When `--map`, `--dst-set` or `--dst-args` makes no sense with it.
         RefusedError: When something in it can't be taken over; all such things together, each with the remedy.
     """
-    with _without_secrets(arguments):
+    with _without_secrets((*arguments, *request.extra)):
         return _Destination(request).line(arguments)
 
 
@@ -77,7 +77,7 @@ def given_line(arguments: Sequence[str], request: Request) -> DestinationLine:
         CommandLineError: When it can't be read.
         RefusedError: When one of its ports is taken or a path is too long.
     """
-    with _without_secrets(arguments):
+    with _without_secrets((*arguments, *request.extra)):
         return _Destination(request).given(arguments)
 
 

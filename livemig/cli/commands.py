@@ -20,7 +20,7 @@ Examples:
   # a busy guest moves between two QEMUs on this machine, shown step by step
   livemig demo
 \b
-  # move your own guest; the waiting QEMU was started with -S -incoming defer
+  # move your own guest; b.qmp is a QEMU that waits, or one is launched there
   livemig run --src-qmp /run/vm/a.qmp --dst-qmp /run/vm/b.qmp
 \b
   # stand still at most 100 ms, send at most 1 Gbit/s, give up after 5 minutes
@@ -48,7 +48,7 @@ Exit codes:
 
 RUN_EPILOG = f"""\b
 ADDR is where a QEMU's QMP monitor is: PATH, unix:PATH or tcp:HOST:PORT.
-Both QEMUs need one of their own: -qmp unix:PATH,server=on,wait=off. The waiting one is
+Both QEMUs need one of their own: -qmp unix:PATH,server=on,wait=off. One that waits is
 started with the source's options and with -S -incoming defer.
 
 {UNITS}
@@ -98,6 +98,7 @@ Examples:
 
 _ADDRESSES = "Where"
 _LIMITS = "Limits"
+_LAUNCH = "A destination that livemig launches"
 _AFTERWARDS = "Afterwards"
 _OUTPUT = "Output"
 _GUEST = "The guest"
@@ -162,6 +163,43 @@ def _limits(command: Any, *, bandwidth: str | None = None) -> Any:
     return command
 
 
+def _launch(command: Any) -> Any:
+    """The options for a destination that livemig launches."""
+    options = [
+        _option(
+            "--map",
+            "maps",
+            heading=_LAUNCH,
+            metavar="OLD=NEW",
+            multiple=True,
+            help="A path of the source's command line is NEW at the destination, with all below it. Can be repeated.",
+        ),
+        _option(
+            "--dst-set",
+            heading=_LAUNCH,
+            metavar="ID.PROPERTY=VALUE",
+            multiple=True,
+            help="Give the device, drive or other object ID another property. Can be repeated.",
+        ),
+        _option("--dst-args", heading=_LAUNCH, metavar="ARGS", default="", help="Add these arguments at its end."),
+        _option(
+            "--dst-command",
+            heading=_LAUNCH,
+            metavar="COMMAND",
+            help="Launch this instead of the source's command line.",
+        ),
+        _option(
+            "--print-destination-command",
+            heading=_LAUNCH,
+            is_flag=True,
+            help="Print the command line that would be launched, and stop.",
+        ),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
 def _output(command: Any) -> Any:
     """The options of what is shown and kept, shared by the verbs that migrate."""
     trace = _option(
@@ -189,20 +227,44 @@ def _json(command: Any) -> Any:
     heading=_ADDRESSES,
     metavar="ADDR",
     required=True,
-    help="The QEMU that waits for it (-S -incoming defer): its monitor.",
+    help="The QEMU that waits for it (-S -incoming defer): its monitor. If nobody listens there, livemig launches one "
+    "by the source's command line, its monitor at that path.",
 )
 @_limits
+@_launch
 @_option("--keep-source", heading=_AFTERWARDS, is_flag=True, help="Leave the source paused instead of quitting it.")
 @_output
-def run(src_qmp: str, dst_qmp: str, *, as_json: bool, trace: Path | None, **asked: Any) -> int:
-    """Move a running guest from one QEMU to another that waits for it.
+def run(
+    src_qmp: str,
+    dst_qmp: str,
+    *,
+    as_json: bool,
+    trace: Path | None,
+    maps: tuple[str, ...],
+    dst_set: tuple[str, ...],
+    dst_args: str,
+    dst_command: str | None,
+    print_destination_command: bool,
+    **asked: Any,
+) -> int:
+    """Move a running guest from one QEMU to another.
 
     The guest runs on while its memory is copied, and stands still only for the last part, as soon as that fits into
     the downtime limit. Whatever fails, exactly one of the two QEMUs runs it afterwards.
     """
-    from livemig.cli.run import run_migration
+    from livemig.cli.run import print_command, run_migration
+    from livemig.engine.launch_plan import LaunchOptions
 
-    return run_migration(source=src_qmp, destination=dst_qmp, plan=_plan(**asked), trace_path=trace, as_json=as_json)
+    plan = _plan(**asked)
+    try:
+        launch = LaunchOptions.parse(maps=maps, settings=dst_set, arguments=dst_args, command=dst_command)
+    except PlanError as error:
+        raise click.UsageError(str(error), ctx=click.get_current_context()) from error
+    if print_destination_command:
+        return print_command(source=src_qmp, destination=dst_qmp, launch=launch)
+    return run_migration(
+        source=src_qmp, destination=dst_qmp, plan=plan, launch=launch, trace_path=trace, as_json=as_json
+    )
 
 
 @cli.command(cls=Verb, epilog=REPLAY_EPILOG, short_help="Decide a recorded run again.")

@@ -6,25 +6,59 @@ import asyncio
 import contextlib
 from pathlib import Path
 
+import click
+
 from livemig.cli.screens import Screen, screen_for
 from livemig.cli.show import Show
 from livemig.core.errors import AddressError, ConnectError, LivemigError
 from livemig.core.plan import Plan
+from livemig.engine.connect import launch_plan
+from livemig.engine.launch_plan import LaunchOptions
 from livemig.engine.migration import Migration, new_id
+from livemig.engine.side import Side
 from livemig.qemu.address import Address
 
 
-def run_migration(*, source: str, destination: str, plan: Plan, trace_path: Path | None, as_json: bool) -> int:
+def run_migration(
+    *, source: str, destination: str, plan: Plan, launch: LaunchOptions, trace_path: Path | None, as_json: bool
+) -> int:
     """Migrates and returns the exit code."""
-    return asyncio.run(_run(source, destination, plan, trace_path, screen_for(as_json=as_json)))
+    return asyncio.run(
+        _run(source, destination, plan, launch, trace_path=trace_path, screen=screen_for(as_json=as_json))
+    )
 
 
-async def _run(source: str, destination: str, plan: Plan, trace_path: Path | None, screen: Screen) -> int:
+def print_command(*, source: str, destination: str, launch: LaunchOptions) -> int:
+    """Prints the command line that a destination would be launched by; returns 0.
+
+    Raises:
+        click.ClickException: When it can't be made.
+    """
+    try:
+        print(asyncio.run(_command(Address.parse(source), Address.parse(destination), launch)))
+    except LivemigError as error:
+        raise click.UsageError(str(error)) from error
+    return 0
+
+
+async def _command(source: Address, destination: Address, launch: LaunchOptions) -> str:
+    side = await Side.connect("source", source)
+    try:
+        return (await launch_plan(side, destination, launch)).command
+    finally:
+        await side.close()
+
+
+async def _run(
+    source: str, destination: str, plan: Plan, launch: LaunchOptions, *, trace_path: Path | None, screen: Screen
+) -> int:
     run_id = new_id()
     show = Show(screen)
     async with show:
         try:
-            migration = Migration(plan, source=source, destination=destination, run_id=run_id, trace_path=trace_path)
+            migration = Migration(
+                plan, source=source, destination=destination, launch=launch, run_id=run_id, trace_path=trace_path
+            )
             code = show.end(await show.run(migration, plan))
         except (AddressError, ConnectError) as error:
             code = show.refuse(run_id, _naming_option(error, source, destination))

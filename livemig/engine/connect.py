@@ -10,7 +10,8 @@ import os
 
 from livemig.core.errors import ConnectError, RefusedError
 from livemig.core.units import format_size
-from livemig.engine.launch import Launched, LaunchOptions, LaunchPlan, launch, plan_launch
+from livemig.engine.launch import Launched, launch
+from livemig.engine.launch_plan import LaunchOptions, LaunchPlan, plan_launch
 from livemig.engine.side import Side
 from livemig.hosts.process import available_memory_bytes
 from livemig.qemu.address import Address

@@ -20,7 +20,7 @@ from livemig.core.report import Report
 from livemig.core.trace import TRACE_VERSION, TraceHeader
 from livemig.engine.connect import Connected, connect_both
 from livemig.engine.event_stream import EventStream
-from livemig.engine.launch import LaunchOptions
+from livemig.engine.launch_plan import LaunchOptions
 from livemig.engine.recorder import TraceRecorder
 from livemig.engine.run import Run
 from livemig.engine.watch import Watch

@@ -14,7 +14,7 @@ from livemig.core.finding import Severity, lines_of
 from livemig.core.plan import Plan
 from livemig.core.status import MigrationStatus, RunState
 from livemig.core.units import format_duration
-from livemig.engine.launch import supervisor_of
+from livemig.engine.launch_plan import supervisor_of
 from livemig.engine.side import Facts, Side
 from livemig.qemu.compare import compare
 from livemig.qemu.inventory_query import take_inventory

@@ -22,7 +22,7 @@ from livemig.core.status import MigrationStatus, RunState
 from livemig.engine.channel import Channel
 from livemig.engine.connect import Connected
 from livemig.engine.finish import announce, continue_destination, final_figures, measured_downtime, probation
-from livemig.engine.launch import folder_of, remove_folder
+from livemig.engine.launch_plan import folder_of, remove_folder
 from livemig.engine.live import LiveMigration
 from livemig.engine.preflight import examine
 from livemig.engine.prepare import Preparation

@@ -47,7 +47,7 @@ def compare_machine(source: Inventory, destination: Inventory) -> Iterator[Findi
             destination="",
             sentence=f"the source is QEMU {source.version_text} under TCG: that version loses guest writes while it "
             "migrates, and nothing but its version number tells",
-            remedy="shut the guest down and use `livemig offline`, or take the risk with a guest that may crash",
+            remedy="move it shut down, or under KVM, or take the risk with a guest that may crash",
         )
 
 

@@ -41,6 +41,7 @@ class Mismatch(msgspec.Struct, frozen=True, kw_only=True):
 
 RNG = ("-device", "virtio-rng-pci,id=rng0")
 NET = ("-netdev", "user,id=n0", "-device")
+DIMM_ROOM = ("-m", "64M,slots=2,maxmem=1G")
 UUID = "11111111-2222-3333-4444-555555555555"
 
 
@@ -88,6 +89,13 @@ MISMATCHES = {
         subjects=("room for plugged memory",),
         remedy="`-m 64M,slots=2,maxmem=1024M`",
         qemu="footer",
+    ),
+    "dimm": Mismatch(
+        source=(*DIMM_ROOM, "-object", "memory-backend-ram,id=md0,size=128M", "-device", "pc-dimm,id=dimm0,memdev=md0"),
+        destination=DIMM_ROOM,
+        subjects=("memory device dimm0 at 0x100000000",),
+        remedy="`-object memory-backend-ram,id=md0,size=128M -device pc-dimm,id=dimm0,memdev=md0,slot=0",
+        qemu="Unknown ramblock",
     ),
     "device-at-the-source-only": Mismatch(
         source=RNG,

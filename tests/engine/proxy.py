@@ -12,7 +12,7 @@ from typing import Self
 
 import msgspec
 
-from livemig.engine import run
+from livemig.engine import prepare
 from livemig.engine.channel import Channel, local_channel
 
 CHUNK_BYTES = 65536
@@ -44,7 +44,7 @@ class Proxy:
                     proxy.target = Path(channel.listen_uri.removeprefix("unix:"))
                     yield msgspec.structs.replace(channel, connect_uri=f"unix:{proxy.path}")
 
-            monkeypatch.setattr(run, "local_channel", relayed)
+            monkeypatch.setattr(prepare, "local_channel", relayed)
             server = await asyncio.start_unix_server(proxy._relay, proxy.path) if listening else None
             try:
                 yield proxy

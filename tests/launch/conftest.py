@@ -15,7 +15,8 @@ import pytest
 
 from livemig.core.errors import ConnectError
 from livemig.core.status import RunState
-from livemig.engine.launch import Launched, LaunchOptions, LaunchPlan, launch, plan_launch
+from livemig.engine.launch import Launched, launch
+from livemig.engine.launch_plan import LaunchOptions, LaunchPlan, plan_launch
 from livemig.engine.side import Side
 from livemig.hosts.local import LocalProcess
 from livemig.qemu.address import Address

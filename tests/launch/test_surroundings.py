@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from livemig.core.errors import RefusedError
-from livemig.engine.launch import folder_of, supervisor_of
+from livemig.engine.launch_plan import folder_of, supervisor_of
 from livemig.hosts import process as process_module
 from livemig.hosts.process import available_memory_bytes, busy_ports, own_surroundings, read_process, supervisor
 from livemig.hosts.start import Program, scope_prefix, start
@@ -126,7 +126,8 @@ async def test_it_outlives_livemig(bench: Bench) -> None:
     await source.close()
     program = (
         "import asyncio, sys\n"
-        "from livemig.engine.launch import *\nfrom livemig.engine.side import Side\n"
+        "from livemig.engine.launch import *\nfrom livemig.engine.launch_plan import *\n"
+        "from livemig.engine.side import Side\n"
         "from livemig.qemu.address import Address\n"
         "async def main():\n"
         "    side = await Side.connect('source', Address(path=sys.argv[1]))\n"

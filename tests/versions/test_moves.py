@@ -127,7 +127,9 @@ async def move(pair: VersionPair, table: Table, source: Version, destination: Ve
         report, seen = await pair.migrate()
         assert (report.outcome, report.running_on) == (livemig.Outcome.COMPLETED, livemig.RunningOn.DESTINATION), report
         assert report.guest_state == "running"
-        assert report.warnings == ()
+        risky = accelerator == "tcg" and source.name == "7.2"  # it loses guest writes, and livemig says so
+        assert [text for text in report.warnings if "may crash" in text] == list(report.warnings), report.warnings
+        assert bool(report.warnings) is risky, report.warnings
         assert report.downtime is not None, seen
         assert 0 < report.downtime.total_s < report.plan.downtime_limit_s
         assert report.qemu_total_s

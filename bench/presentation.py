@@ -46,7 +46,7 @@ def in_unit(name: str, value: float) -> str:
         return format_size(value)
     if name.endswith("_percent"):
         return f"{value:.2f} %"
-    return f"{value:g}"
+    return f"{value:.0f}" if value == int(value) else f"{value:g}"
 
 
 def _print_tables(result: Result) -> None:

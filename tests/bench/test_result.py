@@ -53,7 +53,8 @@ def test_what_was_not_measured_has_no_figure_and_no_target() -> None:
         ("rate_bytes_s", 2**20, "1.0 MiB/s"),
         ("memory_bytes", 2**30, "1.0 GiB"),
         ("cpu_percent", 0.5, "0.50 %"),
-        ("page_count", 147456, "147456"),
+        ("page_count", 2457600, "2457600"),
+        ("round_count", 2.5, "2.5"),
     ],
 )
 def test_values_carry_the_unit_of_their_name(name: str, value: float, text: str) -> None:

@@ -20,6 +20,7 @@ pytestmark = pytest.mark.qemu
 
 SLOW = livemig.Plan(probation_s=0.1, bandwidth_bytes_s=30 * MiB)
 """Slow enough that the first copy of 64 MiB is still under way after a second."""
+RANDOM_MOMENTS_S = [round(random.Random(seed).uniform(0.0, 1.2), 3) for seed in range(4)]
 
 
 def after(event_type, action, *, count: int = 1):
@@ -126,7 +127,7 @@ async def test_cancel_at_fifty_random_moments_around_stop(pair: Pair) -> None:
     assert {livemig.Outcome.COMPLETED, livemig.Outcome.CANCELLED} == set(outcomes)
 
 
-@pytest.mark.parametrize("moment_s", [0.02, 0.15, 0.6])
+@pytest.mark.parametrize("moment_s", RANDOM_MOMENTS_S)
 async def test_destination_killed(pair: Pair, moment_s: float) -> None:
     """SIGKILL of the destination: failed, and the guest never noticed."""
     await pair.start()
@@ -141,7 +142,7 @@ async def test_destination_killed(pair: Pair, moment_s: float) -> None:
     await pair.assert_settings_restored("source")
 
 
-@pytest.mark.parametrize("moment_s", [0.02, 0.6])
+@pytest.mark.parametrize("moment_s", RANDOM_MOMENTS_S)
 async def test_source_killed(pair: Pair, moment_s: float) -> None:
     """SIGKILL of the source while it copies: the guest is lost, and nothing pretends otherwise."""
     await pair.start()

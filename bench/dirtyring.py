@@ -58,13 +58,19 @@ class Crossing(msgspec.Struct, frozen=True, kw_only=True):
     show_default=True,
     help="KVM's dirty-ring-size, a power of two. Can be given several times.",
 )
-@click.option("--bandwidth", type=RATE, show_default="no cap", help="Cap on what is sent while the guest runs.")
+@click.option(
+    "--bandwidth",
+    type=RATE,
+    default="10MiB/s",
+    show_default=True,
+    help="Cap on what is sent while the guest runs. A migration that is over at once has no time to lose a write.",
+)
 @shared_options
 def dirtyring(
     *,
     count: int,
     ring_sizes: tuple[int, ...],
-    bandwidth: float | None,
+    bandwidth: float,
     qemu: str,
     as_json: bool,
     output: Path | None,
@@ -77,7 +83,7 @@ def dirtyring(
     run_benchmark(
         "dirtyring",
         {"count": count, "accelerators": "; ".join(accelerators), "bandwidth_bytes_s": bandwidth},
-        measure=partial(_measure, accelerators, count, round(bandwidth or 0), qemu),
+        measure=partial(_measure, accelerators, count, round(bandwidth), qemu),
         conclude=partial(_conclude, accelerators),
         qemu=qemu,
         as_json=as_json,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import sys
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -163,9 +164,16 @@ async def spawn_livemig(*arguments: str, **process_options: Any) -> asyncio.subp
             "stdin": asyncio.subprocess.DEVNULL,
             "stdout": asyncio.subprocess.PIPE,
             "stderr": asyncio.subprocess.PIPE,
+            "preexec_fn": _mind_signals,
             **process_options,
         },
     )
+
+
+def _mind_signals() -> None:
+    """Undoes what the tests may have been started with: under nohup, SIGHUP would be ignored, and rightly so."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 async def livemig_output(*arguments: str) -> tuple[int, str, str]:

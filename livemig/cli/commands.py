@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from livemig.cli.config import config_option
 from livemig.cli.help import Option, Verb
 from livemig.cli.options import DURATION, RATE, SIZE
 from livemig.core.errors import PlanError
@@ -66,6 +67,9 @@ Examples:
 \b
   # for a script: the last line says how it ended and where the guest is
   livemig run --src-qmp a.qmp --dst-qmp b.qmp --json | tail -n 1 | jq -r .running_on
+
+Every option can stand in a TOML file (--config) under its name, as in downtime-limit = "100ms", and in a variable,
+as in LIVEMIG_DOWNTIME_LIMIT=100ms. The command line goes before the variable, and that before the file.
 
 Ctrl-C before the switchover leaves the guest at the source; after it, at the destination.
 """
@@ -202,6 +206,7 @@ def _launch(command: Any) -> Any:
 
 def _output(command: Any) -> Any:
     """The options of what is shown and kept, shared by the verbs that migrate."""
+    command = config_option(command)
     trace = _option(
         "--trace",
         heading=_OUTPUT,

@@ -11,7 +11,7 @@ _OTHER = "Other options"
 
 
 class Option(click.Option):
-    """An option that stands under a heading.
+    """An option that stands under a heading, and can be given as a LIVEMIG_* variable too.
 
     Attributes:
         heading: The heading.
@@ -19,6 +19,7 @@ class Option(click.Option):
 
     def __init__(self, *declarations: Any, heading: str = _OTHER, **attributes: Any) -> None:
         super().__init__(*declarations, **attributes)
+        self.envvar = f"LIVEMIG_{self.opts[0].removeprefix('--').upper().replace('-', '_')}"
         self.heading = heading
 
 

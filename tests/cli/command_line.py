@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from tests.engine.pair import Pair
+from tests.engine.pair import Pair, mind_signals
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 ENDED_FIELDS = {
@@ -81,6 +81,7 @@ async def start(*arguments: str, prefix: tuple[str, ...] = (), **options: Any) -
     """Starts ``python -m livemig``, its output piped unless `options` say otherwise."""
     pipe = asyncio.subprocess.PIPE
     settings = {"stdin": asyncio.subprocess.DEVNULL, "stdout": pipe, "stderr": pipe, "cwd": REPOSITORY, **options}
+    settings.setdefault("preexec_fn", mind_signals)
     return await asyncio.create_subprocess_exec(*prefix, sys.executable, "-m", "livemig", *arguments, **settings)
 
 

@@ -164,13 +164,13 @@ async def spawn_livemig(*arguments: str, **process_options: Any) -> asyncio.subp
             "stdin": asyncio.subprocess.DEVNULL,
             "stdout": asyncio.subprocess.PIPE,
             "stderr": asyncio.subprocess.PIPE,
-            "preexec_fn": _mind_signals,
+            "preexec_fn": mind_signals,
             **process_options,
         },
     )
 
 
-def _mind_signals() -> None:
+def mind_signals() -> None:
     """Undoes what the tests may have been started with: under nohup, SIGHUP would be ignored, and rightly so."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)

@@ -16,7 +16,7 @@ from livemig.core.errors import LivemigError
 
 EXAMPLES = """\b
 Examples:
-  # how much livemig adds to a switchover: 200 of them, some two minutes
+  # how much livemig adds to a switchover: 200 of them, in a minute or two
   python -m bench switchover
 \b
   # the same under KVM, the guest writing to its memory, kept for later comparison

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -146,14 +145,12 @@ def test_dirtyring(folder: Path) -> None:
 @pytest.mark.qemu
 def test_ctrl_c_shows_what_there_is_and_ends_every_qemu(folder: Path) -> None:
     """A benchmark of minutes may be ended at any time."""
-    process = start(folder, "switchover", "--count", "1000", "--json")
+    process = start(folder, "switchover", "--count", "20", "--json")
     assert process.stderr is not None
     lines = iter(process.stderr.readline, "")
-    assert next(lines) == "switchovers: 0/1000\n"
-    end_s = time.monotonic() + 60
-    while not left_behind(folder) and time.monotonic() < end_s:
-        time.sleep(0.05)
-    time.sleep(3)
+    assert next(lines) == "switchovers: 0/20\n"
+    assert next(lines) == "switchovers: 2/20\n"
+    assert left_behind(folder) != []  # so that finding none afterwards says something
     process.send_signal(signal.SIGINT)
     output, errors = process.communicate(timeout=60)
 
@@ -161,7 +158,7 @@ def test_ctrl_c_shows_what_there_is_and_ends_every_qemu(folder: Path) -> None:
     assert "Traceback" not in errors
     result = json.loads(output)
     assert result["ended_early"] == "interrupted"
-    assert 0 < figures(result)["downtime_s"]["count"] < 1000
+    assert 2 <= figures(result)["downtime_s"]["count"] < 20
 
 
 @pytest.mark.parametrize(

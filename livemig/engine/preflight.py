@@ -6,8 +6,6 @@ QEMUs' states and in `livemig.qemu.compare` for what they are made of.
 
 from __future__ import annotations
 
-import asyncio
-
 import msgspec
 
 from livemig.core.finding import Severity, lines_of
@@ -17,7 +15,7 @@ from livemig.core.units import format_duration
 from livemig.engine.launch_plan import supervisor_of
 from livemig.engine.side import Facts, Side
 from livemig.qemu.compare import compare
-from livemig.qemu.inventory_query import take_inventory
+from livemig.qemu.inventory_query import take_inventories
 
 _SOURCE_STATES_REFUSED = {
     RunState.INMIGRATE: "waits for an incoming migration itself: give the QEMU whose guest runs as the source",
@@ -59,7 +57,7 @@ async def examine(source: Side, destination: Side, plan: Plan, fixed_downtime_s:
     warnings = cautions(plan, fixed_downtime_s, out_of_band=source.monitor.out_of_band)
     if reasons:
         return Preflight(refusals=reasons, warnings=warnings)  # what else differs between wrong QEMUs is noise
-    inventories = await asyncio.gather(take_inventory(source.monitor), take_inventory(destination.monitor))
+    inventories = await take_inventories(source.monitor, destination.monitor)
     findings = compare(*inventories)
     return Preflight(
         refusals=lines_of(findings, Severity.REFUSAL),

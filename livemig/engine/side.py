@@ -62,7 +62,8 @@ class Side:
         self.monitor = monitor
         self.facts = facts
         self.settings = MigrationSettings(monitor)
-        self.process = LocalProcess.of_thread(facts.thread_ids[0]) if facts.thread_ids else None
+        local = facts.thread_ids and address.is_loopback  # elsewhere the number would name a stranger here
+        self.process = LocalProcess.of_thread(facts.thread_ids[0]) if local else None
 
     @classmethod
     async def connect(cls, name: SideName, address: Address) -> Side:

@@ -169,10 +169,10 @@ async def _process_of(fake: FaultyQemu) -> AsyncIterator[None]:
 def compare_nothing(monkeypatch: Any) -> None:
     """Leaves out what the two QEMUs are made of: the fakes are made of nothing."""
 
-    async def take_nothing(_monitor: Monitor) -> None:
+    async def take_nothing(*_monitors: Monitor) -> None:
         return None
 
-    monkeypatch.setattr(preflight, "take_inventory", take_nothing)
+    monkeypatch.setattr(preflight, "take_inventories", take_nothing)
     monkeypatch.setattr(preflight, "compare", lambda *_: ())
 
 

@@ -214,8 +214,10 @@ class LiveMigration:
                 if self.stopped is None:
                     self._tracker.note_sync(int(event.data.get("pass", 0)))
                 self._poll_now.set()
-            case "WAKEUP" if self.stopped is not None:  # before 9.0, by migration_completion itself
-                self.warn("QEMU woke the sleeping guest as it handed it over: it arrives awake")
+            case "SUSPEND":
+                self.guest_state = RunState.SUSPENDED
+            case "WAKEUP" if self.stopped is None:  # later it is QEMU's own doing, which the report tells
+                self.guest_state = RunState.RUNNING
             case "RESET" | "GUEST_PANICKED" | "WATCHDOG" | "BLOCK_IO_ERROR":
                 self.warn(f"the guest had a {event.name} while it moved")
             case _:

@@ -250,13 +250,15 @@ class Run:
         running_on = verdict.running_on or RunningOn.UNKNOWN
         if self._recorder is not None and self._recorder.failure is not None:
             self.live.warn(self._recorder.failure)
+        guest_state = _guest_state(running_on, settlement)
+        self._warn_if_woken(outcome, guest_state)
         live, policy, figures = self.live, self.live.policy, self._figures or self.live.last
         return Report(
             id=self._id,
             plan=policy.plan,
             outcome=outcome,
             running_on=running_on,
-            guest_state=_guest_state(running_on, settlement),
+            guest_state=guest_state,
             reason=self._reason(verdict, settlement),
             cancel_reason=policy.cancel_reason,
             total_s=self._resumed_s if outcome is Outcome.COMPLETED else live.now_s,
@@ -272,6 +274,15 @@ class Run:
             source_kept=self._source_kept,
             warnings=tuple(live.warnings),
         )
+
+    def _warn_if_woken(self, outcome: Outcome, guest_state: str) -> None:
+        """Before 9.0 QEMU wakes a sleeping guest that it hands over; its WAKEUP may come after ``completed``."""
+        asleep = self.live.guest_state is RunState.SUSPENDED
+        by_itself = ("destination", "WAKEUP") in self._watch.latest
+        if outcome is Outcome.COMPLETED and asleep and guest_state == RunState.RUNNING and not by_itself:
+            self.live.warn(
+                "the guest slept, and QEMU woke it in the middle of handing it over: it may stand still, reset it then"
+            )
 
     def _reason(self, verdict: Verdict, settlement: Settlement) -> str:
         """The verdict's words, and what brought it about: livemig's own reason first, then QEMU's words."""

@@ -169,8 +169,8 @@ async def _process_of(fake: FaultyQemu) -> AsyncIterator[None]:
 def compare_nothing(monkeypatch: Any) -> None:
     """Leaves out what the two QEMUs are made of: the fakes are made of nothing."""
 
-    async def take_nothing(*_monitors: Monitor) -> None:
-        return None
+    async def take_nothing(*_monitors: Monitor) -> tuple[None, None]:
+        return (None, None)
 
     monkeypatch.setattr(preflight, "take_inventories", take_nothing)
     monkeypatch.setattr(preflight, "compare", lambda *_: ())

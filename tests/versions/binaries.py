@@ -47,3 +47,8 @@ EVERY_CASE = [
 def loses_writes(version: Version, accelerator: str) -> bool:
     """Whether this QEMU, as the source, is known to lose writes of a guest while it moves: 7.2 under TCG."""
     return version.age < (8, 0) and accelerator == "tcg"
+
+
+def keeps_sleep(version: Version) -> bool:
+    """Whether a sleeping guest survives this QEMU as source and as destination: since 9.0."""
+    return version.age >= (9, 0)

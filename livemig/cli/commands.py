@@ -255,7 +255,7 @@ def run(
     """Move a running guest from one QEMU to another.
 
     The guest runs on while its memory is copied, and stands still only for the last part, as soon as that fits into
-    the downtime limit. Whatever fails, exactly one of the two QEMUs runs it afterwards.
+    the downtime limit. Whatever fails, it never runs in both QEMUs; the last lines say which has it.
     """
     from livemig.cli.run import print_command, run_migration
     from livemig.engine.launch_plan import LaunchOptions

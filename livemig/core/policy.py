@@ -322,6 +322,7 @@ class Policy:
 
     def _peer_lost(self, seen: PeerLost) -> Decision:
         if seen.side == "source":
+            self.failure_reason = self.failure_reason or "the source's monitor ended"
             return self._decide(Settle(), reason="the source's monitor ended: read the truth from both sides")
         return self._give_up("the destination's monitor ended", seen.time_s)
 

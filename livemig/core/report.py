@@ -9,6 +9,9 @@ from livemig.core.outcome import Outcome, RunningOn
 from livemig.core.plan import Plan
 from livemig.core.rounds import Round
 
+NEXT_TO_NOTHING_BYTES = 256 * 1024
+"""A rest that takes a link of 1 Gbit/s some 2 ms; device state of a small guest included."""
+
 
 class Downtime(msgspec.Struct, frozen=True, kw_only=True):
     """How long the guest stood still, and where the time went. The three parts add up to the whole.
@@ -49,8 +52,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         rounds: The passes that were seen to end.
         fixed_downtime_s: What of the downtime was taken as fixed, in seconds.
         fixed_downtime_measured: Whether that was measured for this pair, not the prior.
-        fixed_downtime_found_s: The fixed part as this run shows it: what the sending of the rest does not explain;
-            None when the guest was not handed over running. Worth passing to the next `Plan`.
+        fixed_downtime_found_s: The fixed part as this run shows it (see the function of that name), or None. Worth
+            passing to the next `Plan`.
         source_kept: Whether the source was left paused.
         warnings: What was seen that the user should know.
     """
@@ -91,3 +94,18 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
             warnings=self.warnings,
             reason=self.reason,
         )
+
+
+def fixed_downtime_found_s(downtime: Downtime | None, sent_bytes: int | None) -> float | None:
+    """Returns what a switchover shows of its fixed part, in seconds: all of it, where next to nothing was left to send.
+
+    An upper bound, never an estimate by throughput: how fast QEMU sends the rest is not what a slot or a cap showed
+    before, and a fixed part taken too small would break the user's limit.
+
+    Args:
+        downtime: As measured; None when the guest was not handed over running.
+        sent_bytes: What was sent while the guest stood still; None when QEMU does not say.
+    """
+    if downtime is None or sent_bytes is None or sent_bytes > NEXT_TO_NOTHING_BYTES:
+        return None
+    return downtime.total_s

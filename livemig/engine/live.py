@@ -90,6 +90,7 @@ class LiveMigration:
         self._tracker, self._progress = RoundTracker(), Progress()
         self._settle = False
         self._completed_s: float | None = None
+        self._replied_s = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -173,8 +174,10 @@ class LiveMigration:
             self._take_source_event(item.event)
 
     def _take_input(self, item: inputs.Input) -> None:
-        if isinstance(item, inputs.Observed) and self._overtaken(item.observation):
-            return
+        if isinstance(item, inputs.Observed):
+            if self._overtaken(item.observation):
+                return
+            self._replied_s = item.observation.time_s
         if isinstance(item, inputs.RunStateSeen) and item.run_state not in STOPPED_BY_QEMU:
             self.stopped, self.guest_state = None, item.run_state
             self._release()
@@ -189,6 +192,13 @@ class LiveMigration:
         """
         told_by_event = ("source", "MIGRATION") in self.watch.latest
         return told_by_event and observation.status not in TRANSITIONS[self.phase]
+
+    def _take_status(self, status: MigrationStatus, time_s: float) -> None:
+        """Takes the status of an event, unless a reply that left QEMU later was taken before it and said more."""
+        if status is MigrationStatus.COMPLETED:
+            self._completed_s = self.now_s
+        if time_s >= self._replied_s or status in TRANSITIONS[self.phase]:
+            self._perform(self.step(inputs.StatusSeen(time_s=time_s, status=status)))
 
     def _take_source_event(self, event: MonitorEvent) -> None:
         time_s = event.arrival_s - self.started_s
@@ -207,9 +217,7 @@ class LiveMigration:
                 self._release()
                 self._perform(self.step(inputs.SourceResumed(time_s=time_s)))
             case "MIGRATION":
-                if self.watch.statuses["source"] is MigrationStatus.COMPLETED:
-                    self._completed_s = self.now_s
-                self._perform(self.step(inputs.StatusSeen(time_s=time_s, status=self.watch.statuses["source"])))
+                self._take_status(self.watch.statuses["source"], time_s)
             case "MIGRATION_PASS":
                 if self.stopped is None:
                     self._tracker.note_sync(int(event.data.get("pass", 0)))

@@ -17,7 +17,7 @@ from livemig.core.observation import Observation
 from livemig.core.outcome import Outcome, RunningOn, Verdict
 from livemig.core.plan import Plan, PlanChange
 from livemig.core.readings import Absence
-from livemig.core.report import Downtime, Report
+from livemig.core.report import Downtime, Report, fixed_downtime_found_s
 from livemig.core.status import MigrationStatus, RunState
 from livemig.engine.channel import Channel
 from livemig.engine.connect import Connected
@@ -270,7 +270,9 @@ class Run:
             rounds=tuple(live.rounds),
             fixed_downtime_s=policy.fixed_downtime_s,
             fixed_downtime_measured=policy.plan.fixed_downtime_s is not None,
-            fixed_downtime_found_s=self._fixed_downtime_found_s(downtime),
+            fixed_downtime_found_s=fixed_downtime_found_s(
+                downtime, None if self._figures is None else self._figures.downtime_bytes
+            ),
             source_kept=self._source_kept,
             warnings=tuple(live.warnings),
         )
@@ -299,15 +301,6 @@ class Run:
             if not any(causes):
                 causes = ["QEMU names no reason: see what the destination printed on stderr"]
         return "; ".join([verdict.reason, *(cause for cause in causes if cause)])
-
-    def _fixed_downtime_found_s(self, downtime: Downtime | None) -> float | None:
-        """What sending the rest does not explain, by the last slot's throughput; under a cap the link is not known."""
-        last, figures = self.live.last, self._figures
-        if downtime is None or last is None or figures is None or self.live.policy.plan.bandwidth_bytes_s is not None:
-            return None
-        if not last.throughput_bytes_s or figures.downtime_bytes is None:
-            return None
-        return max(0.0, downtime.total_s - figures.downtime_bytes / last.throughput_bytes_s)
 
 
 def _guest_state(running_on: RunningOn, settlement: Settlement) -> str:

@@ -9,9 +9,10 @@ import pytest
 
 import livemig
 from livemig.core import event as events
+from livemig.lab.machine import Machine
 from livemig.lab.workload import Workload
 from livemig.qemu.monitor import Monitor
-from tests.engine.pair import HOT, IDLE, LOADED, QUICK, MiB, Pair
+from tests.engine.pair import HOT, IDLE, LOADED, QUICK, MiB, Pair, migration_settings
 
 pytestmark = pytest.mark.qemu
 
@@ -188,3 +189,38 @@ async def test_pause_before_switchover_asks_for_the_last_word(pair: Pair) -> Non
     actions = [str(action) for event in seen if isinstance(event, events.Decided) for action in event.actions]
     assert "continue the switchover" in actions
     await pair.assert_runs_only("destination")
+
+
+async def test_capabilities_while_it_moves(pair: Pair) -> None:
+    """Both sides have what the engine rests on, and nothing that somebody left on, for as long as the guest moves."""
+    await pair.start(HOT)
+    for machine in (pair.source, pair.destination):
+        async with await Monitor.connect(str(machine.spare_qmp_path)) as monitor:
+            left_on = [{"capability": name, "state": True} for name in ("xbzrle", "auto-converge")]
+            await monitor.execute("migrate-set-capabilities", {"capabilities": left_on})
+    moving = asyncio.Event()
+
+    async def look() -> list[set[str]]:
+        await moving.wait()
+        return [await capabilities_on(machine) for machine in (pair.source, pair.destination)]
+
+    looking = asyncio.create_task(look())
+    plan = livemig.Plan(probation_s=0.1, bandwidth_bytes_s=30 * MiB, deadline_s=1.5, downtime_limit_s=0.05)
+
+    def notice(_migration: livemig.Migration, event: events.Event) -> None:
+        if isinstance(event, events.Progressed):
+            moving.set()
+
+    report, _ = await pair.migrate(plan, on_event=notice)
+
+    assert report.outcome is livemig.Outcome.CANCELLED
+    for on in await looking:
+        assert {"events", "return-path"} <= on
+        assert on.isdisjoint({"xbzrle", "auto-converge", "multifd", "postcopy-ram", "pause-before-switchover"})
+    assert {"xbzrle", "auto-converge"} <= await capabilities_on(pair.source)
+
+
+async def capabilities_on(machine: Machine) -> set[str]:
+    """The migration capabilities that are on."""
+    capabilities = (await migration_settings(machine))["capabilities"]
+    return {name for name, on in capabilities.items() if on}

@@ -17,6 +17,7 @@ from pathlib import Path
 import msgspec
 
 from livemig.core.errors import PlanError, RefusedError
+from livemig.engine.hotplug import Hotplug, hotplug_since_start
 from livemig.engine.side import Side
 from livemig.hosts.process import (
     ProcessFacts,
@@ -151,7 +152,9 @@ async def plan_launch(source: Side, qmp_path: str, options: LaunchOptions) -> La
     if facts is None:
         raise RefusedError((f"the source's process can't be read: {_COMMAND_REMEDY}",))
     machine_type = str(await source.monitor.execute("qom-get", {"path": "/machine", "property": "type"}))
-    return _planned(facts, path, options, machine_type.removesuffix("-machine"))
+    arguments = facts.argv[1:]
+    hotplug = await hotplug_since_start(source.monitor, arguments, _config_files(arguments, _start_folder(facts)))
+    return _planned(facts, path, options, machine_type.removesuffix("-machine"), hotplug)
 
 
 def supervisor_of(side: Side) -> str | None:
@@ -217,7 +220,7 @@ def _planned_as_given(
     return _checked(request, line, executable, surroundings, facts)
 
 
-def _planned(facts: ProcessFacts, path: str, options: LaunchOptions, machine_type: str) -> LaunchPlan:
+def _planned(facts: ProcessFacts, path: str, options: LaunchOptions, machine_type: str, hotplug: Hotplug) -> LaunchPlan:
     if facts.executable is None:
         reason = f"its program {facts.argv[0]} was deleted and none took its place"
         raise RefusedError((f"the source can't be launched a second time: {reason}; {_COMMAND_REMEDY}",))
@@ -244,6 +247,9 @@ def _planned(facts: ProcessFacts, path: str, options: LaunchOptions, machine_typ
         tap_names=_tap_names(facts),
         config_files=_config_files(arguments, surroundings.cwd),
         folders=_folders(arguments, surroundings.cwd),
+        plugged=hotplug.plugged,
+        unplugged=hotplug.unplugged,
+        generation_id=hotplug.generation_id,
     )
     line = destination_line(arguments, request)
     return _checked(request, line, facts.executable, surroundings, facts)

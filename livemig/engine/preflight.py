@@ -6,15 +6,18 @@ QEMUs' states and in `livemig.qemu.compare` for what they are made of.
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable, Iterator
+
 import msgspec
 
-from livemig.core.finding import Severity, lines_of
+from livemig.core.finding import Finding, Severity, Topic, lines_of, ordered
 from livemig.core.plan import Plan
 from livemig.core.status import MigrationStatus, RunState
 from livemig.core.units import format_duration
 from livemig.engine.launch_plan import supervisor_of
 from livemig.engine.side import Facts, Side
-from livemig.qemu.compare import compare
+from livemig.qemu.compare import NEEDED_CAPABILITIES, compare
 from livemig.qemu.inventory_query import take_inventories
 
 _SOURCE_STATES_REFUSED = {
@@ -40,10 +43,12 @@ class Preflight(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         refusals: Why it can't be, one line each, with the remedy; empty when it can.
         warnings: What the user should know beforehand, though nothing forbids it.
+        findings: What differs between the two QEMUs, in full; its lines are among the two above.
     """
 
     refusals: tuple[str, ...]
     warnings: tuple[str, ...]
+    findings: tuple[Finding, ...] = ()
 
 
 async def examine(source: Side, destination: Side, plan: Plan, fixed_downtime_s: float) -> Preflight:
@@ -60,11 +65,46 @@ async def examine(source: Side, destination: Side, plan: Plan, fixed_downtime_s:
     if reasons:
         return Preflight(refusals=reasons, warnings=warnings)  # what else differs between wrong QEMUs is noise
     inventories = await take_inventories(source.monitor, destination.monitor)
-    findings = compare(*inventories)
+    found = compare(*inventories, needed_capabilities=NEEDED_CAPABILITIES | needed_capabilities(plan))
+    on_this_host = source.address.is_loopback and destination.address.is_loopback
+    findings = ordered(judge_images(found)) if on_this_host else found
     return Preflight(
         refusals=lines_of(findings, Severity.REFUSAL),
         warnings=(*warnings, *lines_of(findings, Severity.WARNING)),
+        findings=findings,
     )
+
+
+def needed_capabilities(plan: Plan) -> frozenset[str]:
+    """Returns what both QEMUs have to know of `migrate-set-capabilities` for this plan in particular."""
+    return frozenset({"pause-before-switchover"}) if plan.pause_before_switchover else frozenset()
+
+
+def judge_images(findings: Iterable[Finding]) -> Iterator[Finding]:
+    """Looks whether a disk that has two names is one file: if so that is no finding, if not the disk is refused.
+
+    A copy of an image is as stale as it is old: a guest that went on with it would lose what it wrote since, and read
+    what it never wrote. What is no file of this host (a protocol, another host's path) is left as it was found.
+    """
+    for finding in findings:
+        same = _same_file(finding.source, finding.destination) if finding.topic is Topic.IMAGE else None
+        if same is None:
+            yield finding
+        elif not same:
+            yield msgspec.structs.replace(
+                finding,
+                severity=Severity.REFUSAL,
+                sentence=f"{finding.sentence}, and these are two files",
+                remedy="give the destination the very image that the guest writes to: a copy of it is stale",
+            )
+
+
+def _same_file(one: str, other: str) -> bool | None:
+    """Whether two paths are one file, by any link; None when either can't be looked at."""
+    try:
+        return os.path.samefile(one, other)
+    except (OSError, ValueError):
+        return None
 
 
 def refusals(source: Facts, destination: Facts) -> tuple[str, ...]:

@@ -32,10 +32,12 @@ class LocalProcess:
     def of_thread(cls, thread_id: int) -> LocalProcess | None:
         """Returns the process that a thread belongs to (QEMU's ``thread-id`` of a vCPU), or None when it can't be seen.
 
-        It can't be seen when it has ended, runs on another machine, or in another pid namespace.
+        It can't be seen when it has ended, runs on another machine, or in another pid namespace. There the number may
+        be a stranger's here, who must not be taken for QEMU: it would be killed in its place.
         """
         try:
-            return cls(_field(thread_id, "Tgid:", 0))
+            pid = _field(thread_id, "Tgid:", 0)
+            return cls(pid) if _looks_like_qemu(pid) else None
         except (OSError, StopIteration):
             return None
 
@@ -84,6 +86,14 @@ def _ended(descriptor: int) -> bool:
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
     return bool(poll.poll(0))
+
+
+def _looks_like_qemu(pid: int) -> bool:
+    """Whether the program's name, or what it was started as, is one that QEMU goes by."""
+    folder = Path(f"/proc/{pid}")
+    program = folder.joinpath("cmdline").read_bytes().partition(b"\0")[0].rpartition(b"/")[2]
+    names = (folder.joinpath("comm").read_bytes(), program)
+    return any(word in name.lower() for name in names for word in (b"qemu", b"kvm"))
 
 
 def _field(thread_id: int, name: str, index: int) -> int:

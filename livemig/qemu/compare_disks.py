@@ -100,9 +100,10 @@ def _compare_images(title: str, subject: str, mine: Medium, other: Medium) -> It
             remedy=f"start the destination with the format {mine.format} for it",
         )
     if mine.file != other.file:
+        writable = not (mine.read_only and other.read_only)
         yield _warning(
             subject=subject,
-            topic=Topic.IMAGE,
+            topic=Topic.IMAGE if writable else Topic.DISK,
             source=mine.file,
             destination=other.file,
             sentence=f"{title} is {mine.file} at the source, {other.file} at the destination",

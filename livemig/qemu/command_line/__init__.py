@@ -1,10 +1,10 @@
 """A QEMU's command line, read by QEMU's rules and changed into its destination's. Pure: argv in, argv out."""
 
-from livemig.qemu.command_line.destination import (
+from livemig.qemu.command_line.destination import destination_line, given_line
+from livemig.qemu.command_line.reading import (
     config_paths,
-    destination_line,
+    device_ids,
     drops_privileges,
-    given_line,
     launch_folder,
     memory_paths,
     tap_descriptors,
@@ -19,6 +19,7 @@ __all__ = [
     "Setting",
     "config_paths",
     "destination_line",
+    "device_ids",
     "drops_privileges",
     "given_line",
     "launch_folder",

@@ -6,7 +6,6 @@ changed, what can't be taken over is refused, all refusals together.
 
 from __future__ import annotations
 
-import posixpath
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -27,13 +26,11 @@ from livemig.qemu.command_line.machine_parts import (
 from livemig.qemu.command_line.network import rewrite_network, rewrite_spice, rewrite_vnc
 from livemig.qemu.command_line.options import IMAGE, Option, option, parse, render
 from livemig.qemu.command_line.properties import KeyValues, escaped
+from livemig.qemu.command_line.reading import MAIN_ID, NETWORK_OPTIONS, SPARE_ID
 from livemig.qemu.command_line.request import DestinationLine, Request
 from livemig.qemu.command_line.rewriting import Entry, Rewriting, is_path_key
 from livemig.qemu.command_line.secrets import redacted_text, secrets_in, secrets_in_config
 from livemig.qemu.command_line.settings import apply_settings
-
-MAIN_ID, SPARE_ID = "livemig-qmp", "livemig-spare"
-"""Ids of the two monitors that livemig adds, and takes out again when it moves that guest on."""
 
 _DROPPED = frozenset({"daemonize", "incoming", "loadvm", "S"})
 _NOT_EXTRA = _DROPPED | {"preconfig", "chroot", "snapshot"}
@@ -42,7 +39,6 @@ _FILE_OPTIONS = frozenset({"kernel", "shim", "initrd", "dtb", "mem-path"})
 _SEARCHED_OPTIONS = frozenset({"bios", "L"})
 """Their files are also looked for in QEMU's own folders."""
 _BLOCK_OPTIONS = frozenset({"drive", "blockdev"})
-_NETWORK_OPTIONS = frozenset({"netdev", "nic", "net"})
 _MACHINE_OPTIONS = frozenset({"machine", "M"})
 _GUEST_KEYS = {
     "device": frozenset({"serial", "mount_tag", "tag", "model", "product", "name", "loadparm"}),
@@ -81,55 +77,6 @@ def given_line(arguments: Sequence[str], request: Request) -> DestinationLine:
         return _Destination(request).given(arguments)
 
 
-def config_paths(arguments: Sequence[str]) -> tuple[str, ...]:
-    """The files that ``-readconfig`` names: their text is to be in the request.
-
-    Raises:
-        CommandLineError: When the command line can't be read.
-    """
-    return tuple(each.value or "" for each in parse(arguments) if each.name == "readconfig")
-
-
-def memory_paths(arguments: Sequence[str]) -> tuple[str, ...]:
-    """The paths at which memory is kept: which of them are folders is to be in the request.
-
-    Raises:
-        CommandLineError: When the command line can't be read.
-    """
-    entries = [Entry(each) for each in parse(arguments) if each.name == "object"]
-    return tuple(path for entry in entries if (path := entry.get("mem-path")) is not None)
-
-
-def tap_descriptors(arguments: Sequence[str]) -> tuple[int, ...]:
-    """The descriptors through which network back ends are reached: whose taps they are is to be in the request.
-
-    Raises:
-        CommandLineError: When the command line can't be read.
-    """
-    entries = [Entry(each) for each in parse(arguments) if each.name in _NETWORK_OPTIONS]
-    texts = [entry.get(key) or "" for entry in entries for key in ("fd", "fds")]
-    return tuple(int(fd) for text in texts for fd in text.split(":") if fd.isdigit())
-
-
-def launch_folder(arguments: Sequence[str]) -> str | None:
-    """The folder that livemig made for a QEMU that it launched; None for any other."""
-    for argument in arguments:
-        if f"id={SPARE_ID}," in argument:
-            path = KeyValues(argument, "backend").get("path")
-            return posixpath.dirname(path) if path else None
-    return None
-
-
-def drops_privileges(arguments: Sequence[str]) -> bool:
-    """Whether this QEMU was started with more rights than it runs with.
-
-    Raises:
-        CommandLineError: When the command line can't be read.
-    """
-    entries = [Entry(each) for each in parse(arguments)]
-    return any(entry.name == "runas" or (entry.name == "run-with" and entry.get("user")) for entry in entries)
-
-
 @contextmanager
 def _without_secrets(arguments: Sequence[str]) -> Iterator[None]:
     """Takes the secrets of a command line out of what is said about it."""
@@ -166,7 +113,7 @@ class _Destination:
         }
         for name in SPEC_OPTIONS:
             self._rewriters[name] = self._spec
-        for name in _NETWORK_OPTIONS:
+        for name in NETWORK_OPTIONS:
             self._rewriters[name] = lambda entry: rewrite_network(self._rewriting, entry)
         for name in _BLOCK_OPTIONS:
             self._rewriters[name] = self._block
@@ -181,6 +128,8 @@ class _Destination:
     def line(self, arguments: Sequence[str]) -> DestinationLine:
         """Returns the line derived from a source's."""
         entries = [Entry(each) for each in self._taken_over(parse(arguments))]
+        entries = [*filter(self._is_plugged_in, entries)]
+        entries += self._plugged(entries)
         self._name_machine(entries)
         changes = apply_settings(self._request.settings, entries)
         self._rewriting.backends.update(backend_chardevs(entries))
@@ -236,6 +185,27 @@ class _Destination:
                 self._rewriting.changes.append(f"{each.text}: dropped")
             else:
                 found.append(each)
+        return found
+
+    def _is_plugged_in(self, entry: Entry) -> bool:
+        identity = entry.get("id") if entry.name == "device" else None
+        if identity is None or identity not in self._request.unplugged:
+            return True
+        self._rewriting.changes.append(f"{entry.option.text}: dropped, since it was unplugged")
+        return False
+
+    def _plugged(self, entries: Sequence[Entry]) -> list[Entry]:
+        """What was plugged in since the start, less the back ends that the line has anyhow."""
+        there = {(entry.name, name) for entry in entries if (name := _name_of(entry))}
+        found = []
+        for each in parse(self._request.plugged):
+            entry = Entry(each)
+            if (entry.name, _name_of(entry)) in there:
+                continue
+            if "…" in each.text:
+                self._rewriting.refuse(each.text, "it was plugged in, and not all of it can be read: use --dst-command")
+            self._rewriting.changes.append(f"{each.text}: added, since it was plugged in")
+            found.append(entry)
         return found
 
     def _is_replaced_monitor(self, each: Option) -> bool:
@@ -334,6 +304,10 @@ class _Destination:
 
     def _device(self, entry: Entry) -> None:
         check_device(self._rewriting, entry)
+        identity = self._request.generation_id
+        if entry.get("driver") == "vmgenid" and identity and entry.get("guid") != identity:
+            self._rewriting.changed("-device vmgenid guid", entry.get("guid") or "none", identity)
+            entry.properties.set("guid", identity)
 
     def _object(self, entry: Entry) -> None:
         check_memory_file(self._rewriting, entry)
@@ -378,6 +352,10 @@ class _Destination:
             probe.rewrite(Entry(each))
         for what, port in probe.moved_ports:
             self._rewriting.refuse(what, f"port {port} is taken: choose another")
+
+
+def _name_of(entry: Entry) -> str | None:
+    return entry.get("node-name") or entry.get("id")
 
 
 def _is_ours(entry: Entry) -> bool:

@@ -90,6 +90,9 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
         busy_ports: TCP and UDP ports taken in the destination's network namespace.
         tap_names: The interface behind each tap descriptor of the source.
         config_files: The text of each file that ``-readconfig`` names.
+        plugged: Arguments for what was plugged into the source since its start; an ellipsis is what can't be said.
+        unplugged: Ids of devices of its command line that were taken out since.
+        generation_id: The guest's generation id; ``auto`` would give the destination another.
         folders: Which of `memory_paths` are folders (hugetlbfs), in which each process makes a file of its own.
     """
 
@@ -105,6 +108,9 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     busy_ports: frozenset[int] = frozenset()
     tap_names: Mapping[int, str] = {}
     config_files: Mapping[str, str] = {}
+    plugged: tuple[str, ...] = ()
+    unplugged: frozenset[str] = frozenset()
+    generation_id: str = ""
     folders: frozenset[str] = frozenset()
 
     @property

@@ -6,8 +6,8 @@ QEMUs' states and in `livemig.qemu.compare` for what they are made of.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 import msgspec
 
@@ -102,7 +102,7 @@ def judge_images(findings: Iterable[Finding]) -> Iterator[Finding]:
 def _same_file(one: str, other: str) -> bool | None:
     """Whether two paths are one file, by any link; None when either can't be looked at."""
     try:
-        return os.path.samefile(one, other)
+        return Path(one).samefile(other)
     except (OSError, ValueError):
         return None
 

@@ -6,53 +6,60 @@ import asyncio
 import os
 import signal
 import subprocess
-import threading
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from livemig.hosts.local import LocalProcess
 
 
-@pytest.fixture
-def child() -> Iterator[subprocess.Popen[bytes]]:
-    """A process that lives until somebody ends it."""
-    process = subprocess.Popen(["sleep", "60"])
-    yield process
-    process.kill()
-    process.wait()
+THREADED = (
+    "import threading; threading.Thread(target=lambda: (print(threading.get_native_id(), flush=True), input())).start()"
+)
+"""Prints the id of a thread that is not the first one."""
+
+
+def started_as(folder: Path, name: str) -> subprocess.Popen[str]:
+    """A process by that name, with a second thread."""
+    program = folder / name
+    program.symlink_to(Path(sys.executable).resolve())
+    command = [str(program), "-I", "-S", "-c", THREADED]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
 @pytest.fixture
-def held(child: subprocess.Popen[bytes]) -> Iterator[LocalProcess]:
+def child(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """A process that goes by QEMU's name and lives until somebody ends it."""
+    with started_as(tmp_path, "qemu-stand-in") as process:
+        yield process
+        process.kill()
+
+
+@pytest.fixture
+def held(child: subprocess.Popen[str]) -> Iterator[LocalProcess]:
     """The child, held."""
     process = LocalProcess(child.pid)
     yield process
     process.close()
 
 
-def test_a_process_is_found_by_any_of_its_threads():
+def test_a_process_is_found_by_any_of_its_threads(child):
     """QEMU names threads of vCPUs, not its pid."""
-    thread_ids: list[int] = []
-    done = threading.Event()
-
-    def work() -> None:
-        thread_ids.append(threading.get_native_id())
-        done.wait()
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    try:
-        while not thread_ids:
-            thread.join(0.001)
-        process = LocalProcess.of_thread(thread_ids[0])
-    finally:
-        done.set()
-        thread.join()
+    thread_id = int(child.stdout.readline())
+    assert thread_id != child.pid
+    process = LocalProcess.of_thread(thread_id)
     assert process is not None
-    assert thread_ids[0] != os.getpid()
-    assert process.pid == os.getpid()
+    assert process.pid == child.pid
     process.close()
+
+
+def test_a_stranger_is_not_taken_for_qemu(tmp_path):
+    """A thread id from another pid namespace names somebody else here, who must not be killed in QEMU's place."""
+    with started_as(tmp_path, "accounting") as stranger:
+        assert LocalProcess.of_thread(int(stranger.stdout.readline())) is None
+        stranger.kill()
 
 
 def test_a_process_that_can_not_be_seen_is_none():

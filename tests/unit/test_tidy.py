@@ -30,6 +30,9 @@ UNITS = (
 )
 """What the name of a number with a fraction ends in."""
 UNITS_ELSEWHERE = {
+    "DirtySample.weights": "shares that add up to 1",
+    "Forecast.converges": "a probability, by the contract of the JSON lines",
+    "Forecast.keeps_limit": "a probability",
     "Progressed.progress": "a share from 0 to 1, by the contract of the JSON lines",
 }
 

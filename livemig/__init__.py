@@ -22,17 +22,21 @@ if TYPE_CHECKING:
     from livemig.core.event import Event
     from livemig.core.outcome import Outcome, RunningOn
     from livemig.core.plan import AtDeadline, Plan, PlanChange
+    from livemig.core.plan_report import PlanReport
     from livemig.core.report import Downtime, Report
     from livemig.engine.migration import Migration, migrate
+    from livemig.engine.planning import plan_migration
 
 _HOMES = {
     "migrate": "livemig.engine.migration",
     "Migration": "livemig.engine.migration",
+    "plan_migration": "livemig.engine.planning",
     "Plan": "livemig.core.plan",
     "PlanChange": "livemig.core.plan",
     "AtDeadline": "livemig.core.plan",
     "Report": "livemig.core.report",
     "Downtime": "livemig.core.report",
+    "PlanReport": "livemig.core.plan_report",
     "Outcome": "livemig.core.outcome",
     "RunningOn": "livemig.core.outcome",
     "Event": "livemig.core.event",
@@ -49,11 +53,13 @@ _HOMES = {
 __all__ = [
     "migrate",
     "Migration",
+    "plan_migration",
     "Plan",
     "PlanChange",
     "AtDeadline",
     "Report",
     "Downtime",
+    "PlanReport",
     "Outcome",
     "RunningOn",
     "Event",

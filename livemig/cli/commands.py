@@ -15,6 +15,7 @@ from livemig.core.errors import PlanError
 
 if TYPE_CHECKING:
     from livemig.core.plan import Plan
+    from livemig.engine.launch_plan import LaunchOptions
 
 EXAMPLES = """\b
 Examples:
@@ -72,6 +73,25 @@ Every option can stand in a TOML file (--config) under its name, as in downtime-
 as in LIVEMIG_DOWNTIME_LIMIT=100ms. The command line goes before the variable, and that before the file.
 
 Ctrl-C before the switchover leaves the guest at the source; after it, at the destination.
+"""
+
+PLAN_EPILOG = f"""{UNITS}
+
+\b
+Exit codes:
+  0  nothing speaks against it
+  2  something does: one line each, with what to do
+
+\b
+Examples:
+  # can this guest leave?
+  livemig plan --src-qmp /run/vm/a.qmp
+\b
+  # to the QEMU that waits at b.qmp, or to one that would be launched there
+  livemig plan --src-qmp /run/vm/a.qmp --dst-qmp /run/vm/b.qmp
+\b
+  # for a script
+  livemig plan --src-qmp a.qmp --dst-qmp b.qmp --json | jq -r '.refusals[]'
 """
 
 REPLAY_EPILOG = """\b
@@ -192,12 +212,6 @@ def _launch(command: Any) -> Any:
             metavar="COMMAND",
             help="Launch this instead of the source's command line.",
         ),
-        _option(
-            "--print-destination-command",
-            heading=_LAUNCH,
-            is_flag=True,
-            help="Print the command line that would be launched, and stop.",
-        ),
     ]
     for option in reversed(options):
         command = option(command)
@@ -237,6 +251,12 @@ def _json(command: Any) -> Any:
 )
 @_limits
 @_launch
+@_option(
+    "--print-destination-command",
+    heading=_LAUNCH,
+    is_flag=True,
+    help="Print the command line that would be launched, and stop.",
+)
 @_option("--keep-source", heading=_AFTERWARDS, is_flag=True, help="Leave the source paused instead of quitting it.")
 @_output
 def run(
@@ -258,17 +278,56 @@ def run(
     the downtime limit. Whatever fails, it never runs in both QEMUs; the last lines say which has it.
     """
     from livemig.cli.run import print_command, run_migration
-    from livemig.engine.launch_plan import LaunchOptions
 
     plan = _plan(**asked)
-    try:
-        launch = LaunchOptions.parse(maps=maps, settings=dst_set, arguments=dst_args, command=dst_command)
-    except PlanError as error:
-        raise click.UsageError(str(error), ctx=click.get_current_context()) from error
+    launch = _launch_options(maps, dst_set, dst_args, dst_command)
     if print_destination_command:
         return print_command(source=src_qmp, destination=dst_qmp, launch=launch)
     return run_migration(
         source=src_qmp, destination=dst_qmp, plan=plan, launch=launch, trace_path=trace, as_json=as_json
+    )
+
+
+@cli.command(cls=Verb, epilog=PLAN_EPILOG, short_help="Say beforehand whether a guest can be moved.")
+@_option(
+    "--src-qmp", heading=_ADDRESSES, metavar="ADDR", required=True, help="The QEMU whose guest is to move: its monitor."
+)
+@_option(
+    "--dst-qmp",
+    heading=_ADDRESSES,
+    metavar="ADDR",
+    help="The QEMU that waits for it: its monitor; or the place where that of a launched one would be. Without it the "
+    "source alone is looked at.",
+)
+@_limits
+@_launch
+@_option("--keep-source", heading=_AFTERWARDS, is_flag=True, help="Plan to leave the source paused, not to quit it.")
+@config_option
+@_json
+def plan(
+    src_qmp: str,
+    dst_qmp: str | None,
+    *,
+    as_json: bool,
+    maps: tuple[str, ...],
+    dst_set: tuple[str, ...],
+    dst_args: str,
+    dst_command: str | None,
+    **asked: Any,
+) -> int:
+    """Say whether a guest can be moved, and all that speaks against it. Changes nothing on either side.
+
+    Both QEMUs are compared where one waits; where none does, the command line is checked that one would be launched
+    by. Takes the options of `livemig run`, so that a plan that is good can be run as it stands.
+    """
+    from livemig.cli.plan import show_plan
+
+    return show_plan(
+        source=src_qmp,
+        destination=dst_qmp,
+        plan=_plan(**asked),
+        launch=_launch_options(maps, dst_set, dst_args, dst_command),
+        as_json=as_json,
     )
 
 
@@ -319,6 +378,17 @@ def demo(*, as_json: bool, trace: Path | None, **asked: Any) -> int:
     workload = {name: asked.pop(name) for name in ("memory", "working_set", "dirty_rate", "accelerator")}
     plan = _plan(keep_source=False, **asked)
     return run_demo(plan=plan, trace_path=trace, as_json=as_json, **workload)
+
+
+def _launch_options(
+    maps: tuple[str, ...], settings: tuple[str, ...], arguments: str, command: str | None
+) -> LaunchOptions:
+    from livemig.engine.launch_plan import LaunchOptions
+
+    try:
+        return LaunchOptions.parse(maps=maps, settings=settings, arguments=arguments, command=command)
+    except PlanError as error:
+        raise click.UsageError(str(error), ctx=click.get_current_context()) from error
 
 
 def _plan(

@@ -61,13 +61,13 @@ async def _run(
             )
             code = show.end(await show.run(migration, plan))
         except (AddressError, ConnectError) as error:
-            code = show.refuse(run_id, _naming_option(error, source, destination))
+            code = show.refuse(run_id, naming_option(error, source, destination))
         except Exception as error:  # noqa: BLE001  # the last line and the exit code are owed whatever happens
             code = show.refuse(run_id, error)
     return show.leave(code)
 
 
-def _naming_option(error: AddressError | ConnectError, source: str, destination: str) -> LivemigError:
+def naming_option(error: AddressError | ConnectError, source: str, destination: str) -> LivemigError:
     """Says which of the two addresses is meant."""
     for option, given in (("--src-qmp", source), ("--dst-qmp", destination)):
         spellings = {given}

@@ -41,11 +41,10 @@ async def connect_both(source: Address, destination: Address, options: LaunchOpt
         LaunchError: When it was launched and ended, or does not answer. Nothing is left of it.
         PlanError: When an option for the launch makes no sense.
     """
-    if _resolved(source) == _resolved(destination):
-        raise RefusedError((f"{source} is given as source and destination: give another, waiting QEMU as destination",))
+    refuse_one_address(source, destination)
     connecting = [
         asyncio.create_task(Side.connect("source", source)),
-        asyncio.create_task(_destination_if_any(destination)),
+        asyncio.create_task(destination_if_any(destination)),
     ]
     try:
         await asyncio.wait(connecting, return_when=asyncio.FIRST_EXCEPTION)
@@ -54,7 +53,7 @@ async def connect_both(source: Address, destination: Address, options: LaunchOpt
         source_side, destination_side = connecting[0].result(), connecting[1].result()
         assert source_side is not None  # noqa: S101  # only the destination may be missing
         if destination_side is not None:
-            _refuse_idle_options(destination, options)
+            refuse_idle_options(destination, options)
             return Connected(source_side, destination_side, None)
         return await _connect_launched(source_side, destination, options)
     except BaseException:
@@ -81,7 +80,22 @@ async def launch_plan(source: Side, destination: Address, options: LaunchOptions
     return plan
 
 
-async def _destination_if_any(address: Address) -> Side | None:
+def refuse_one_address(source: Address, destination: Address) -> None:
+    """Refuses two addresses that are one.
+
+    Raises:
+        RefusedError: When they are.
+    """
+    if _resolved(source) == _resolved(destination):
+        raise RefusedError((f"{source} is given as source and destination: give another, waiting QEMU as destination",))
+
+
+async def destination_if_any(address: Address) -> Side | None:
+    """Connects the destination; returns None when nobody listens at its address.
+
+    Raises:
+        ConnectError: When somebody does, but it can't be reached, is busy, or is no QMP monitor.
+    """
     try:
         return await Side.connect("destination", address)
     except ConnectError as error:
@@ -90,7 +104,12 @@ async def _destination_if_any(address: Address) -> Side | None:
         raise
 
 
-def _refuse_idle_options(destination: Address, options: LaunchOptions) -> None:
+def refuse_idle_options(destination: Address, options: LaunchOptions) -> None:
+    """Refuses options for a launch where a QEMU waits.
+
+    Raises:
+        RefusedError: When there are any.
+    """
     if options != LaunchOptions():
         only = "--map, --dst-set, --dst-args and --dst-command are for one that livemig launches"
         raise RefusedError((f"a QEMU waits at {destination} already, and {only}: leave them out, or end that QEMU",))

@@ -57,10 +57,7 @@ async def examine(source: Side, destination: Side, plan: Plan, fixed_downtime_s:
     Raises:
         LivemigError: When a side does not answer as a QEMU does.
     """
-    reasons = refusals(source.facts, destination.facts)
-    if not plan.keep_source:
-        restarter = supervisor_of(source)
-        reasons += () if restarter is None else (restarter,)
+    reasons = (*refusals(source.facts, destination.facts), *_supervised(source, plan))
     warnings = cautions(plan, fixed_downtime_s, out_of_band=source.monitor.out_of_band)
     if reasons:
         return Preflight(refusals=reasons, warnings=warnings)  # what else differs between wrong QEMUs is noise
@@ -73,6 +70,20 @@ async def examine(source: Side, destination: Side, plan: Plan, fixed_downtime_s:
         warnings=(*warnings, *lines_of(findings, Severity.WARNING)),
         findings=findings,
     )
+
+
+def examine_source(source: Side, plan: Plan, fixed_downtime_s: float) -> Preflight:
+    """Looks at the source alone, where no destination waits yet; changes nothing."""
+    return Preflight(
+        refusals=(*source_refusals(source.facts), *_supervised(source, plan)),
+        warnings=cautions(plan, fixed_downtime_s, out_of_band=source.monitor.out_of_band),
+    )
+
+
+def _supervised(source: Side, plan: Plan) -> tuple[str, ...]:
+    """A source that is kept does not end, and nobody starts it again."""
+    restarter = None if plan.keep_source else supervisor_of(source)
+    return () if restarter is None else (restarter,)
 
 
 def needed_capabilities(plan: Plan) -> frozenset[str]:
@@ -111,10 +122,11 @@ def refusals(source: Facts, destination: Facts) -> tuple[str, ...]:
     """Returns why the guest can't be moved; empty when it can."""
     if set(source.thread_ids) & set(destination.thread_ids):
         return ("both addresses lead to the same QEMU: give the monitor of the waiting QEMU as --dst-qmp",)
-    return (*_source_refusals(source), *_destination_refusals(destination), *_sleeper_refusals(source, destination))
+    return (*source_refusals(source), *_destination_refusals(destination), *_sleeper_refusals(source, destination))
 
 
-def _source_refusals(source: Facts) -> list[str]:
+def source_refusals(source: Facts) -> list[str]:
+    """Returns why the guest can't leave, whatever waits for it; empty when it can."""
     reasons = []
     if source.run_state in _SOURCE_STATES_REFUSED:
         reasons.append(f"the source {_SOURCE_STATES_REFUSED[source.run_state]}")

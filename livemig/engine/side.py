@@ -33,6 +33,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
         run_state: Its run state.
         observation: Its ``query-migrate``.
         memory_bytes: The guest's memory, plugged memory included.
+        vcpu_count: Its vCPUs.
         thread_ids: The host's thread ids of its vCPUs.
     """
 
@@ -41,6 +42,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     run_state: RunState
     observation: Observation
     memory_bytes: int
+    vcpu_count: int
     thread_ids: tuple[int, ...]
 
 
@@ -131,6 +133,7 @@ async def _read_facts(monitor: Monitor) -> Facts:
         run_state=await monitor.query_status(),
         observation=await monitor.query_migrate(),
         memory_bytes=int(memory["base-memory"]) + int(memory.get("plugged-memory", 0)),
+        vcpu_count=len(cpus),
         thread_ids=tuple(int(cpu["thread-id"]) for cpu in cpus if "thread-id" in cpu),
     )
 

@@ -1,0 +1,105 @@
+"""Looks at a migration without doing it: the preflight of both sides, or of the source and the launch."""
+
+from __future__ import annotations
+
+import contextlib
+
+from livemig.core.errors import CommandLineError, PlanError, RefusedError
+from livemig.core.plan import Plan
+from livemig.core.plan_report import PlannedSide, PlanReport
+from livemig.core.policy import Policy
+from livemig.engine.connect import destination_if_any, launch_plan, refuse_idle_options, refuse_one_address
+from livemig.engine.launch_plan import LaunchOptions, LaunchPlan
+from livemig.engine.migration import new_id
+from livemig.engine.preflight import Preflight, examine, examine_source
+from livemig.engine.side import Side
+from livemig.qemu.address import Address
+
+NOT_COMPARED = "no QEMU waits at the destination yet: the two can be compared only once it is there"
+
+
+async def plan_migration(
+    plan: Plan, *, source: str, destination: str | None = None, launch: LaunchOptions | None = None
+) -> PlanReport:
+    """Says whether a guest can be moved as planned, and what speaks against it; changes nothing on either side.
+
+    Args:
+        plan: What is asked.
+        source: The QMP monitor of the QEMU whose guest is to move.
+        destination: The QMP monitor of the QEMU that waits, or where that of a launched one would be; None looks at
+            the source alone.
+        launch: What to change in the command line of a launched one.
+
+    Raises:
+        AddressError: When an address can't be read.
+        ConnectError: When the source can't be reached, or what answers at the destination is no QMP monitor.
+        LivemigError: When a side does not answer as a QEMU does.
+    """
+    source_address = Address.parse(source)
+    destination_address = None if destination is None else Address.parse(destination)
+    if destination_address is not None:
+        refuse_one_address(source_address, destination_address)
+    async with contextlib.AsyncExitStack() as stack:
+        here = await Side.connect("source", source_address)
+        stack.push_async_callback(here.close)
+        there = None if destination_address is None else await destination_if_any(destination_address)
+        if there is None:
+            return await _of_source(plan, here, destination_address, launch or LaunchOptions())
+        stack.push_async_callback(there.close)
+        refuse_idle_options(there.address, launch or LaunchOptions())
+        found = await examine(here, there, plan, _fixed_downtime_s(plan))
+        return _report(plan, here, found, destination=there)
+
+
+async def _of_source(plan: Plan, source: Side, destination: Address | None, options: LaunchOptions) -> PlanReport:
+    found = examine_source(source, plan, _fixed_downtime_s(plan))
+    if destination is None:
+        return _report(plan, source, found)
+    try:
+        launch = await launch_plan(source, destination, options)
+    except RefusedError as error:
+        return _report(plan, source, found, refusals=error.reasons)
+    except (CommandLineError, PlanError) as error:
+        return _report(plan, source, found, refusals=(str(error),))
+    return _report(plan, source, found, warnings=(*launch.warnings, NOT_COMPARED), launch=launch)
+
+
+def _report(
+    plan: Plan,
+    source: Side,
+    found: Preflight,
+    *,
+    destination: Side | None = None,
+    launch: LaunchPlan | None = None,
+    refusals: tuple[str, ...] = (),
+    warnings: tuple[str, ...] = (),
+) -> PlanReport:
+    refusals = (*found.refusals, *refusals)
+    return PlanReport(
+        id=new_id(),
+        movable=not refusals,
+        plan=plan,
+        source=_planned_side(source),
+        destination=None if destination is None else _planned_side(destination),
+        destination_command=None if launch is None else launch.command,
+        changes=() if launch is None else launch.changes,
+        refusals=refusals,
+        warnings=(*found.warnings, *warnings),
+        findings=found.findings,
+    )
+
+
+def _planned_side(side: Side) -> PlannedSide:
+    facts = side.facts
+    return PlannedSide(
+        address=str(side.address),
+        version=facts.version,
+        guest_name=facts.guest_name,
+        run_state=str(facts.run_state),
+        memory_bytes=facts.memory_bytes,
+        vcpu_count=facts.vcpu_count,
+    )
+
+
+def _fixed_downtime_s(plan: Plan) -> float:
+    return Policy(plan).fixed_downtime_s

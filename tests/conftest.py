@@ -1,5 +1,5 @@
 """Fixtures that more than one folder of tests uses."""
 
-from tests.engine.fixtures import pair
+from tests.engine.fixtures import either_pair, pair, waiting_pair
 
-__all__ = ["pair"]
+__all__ = ["either_pair", "pair", "waiting_pair"]

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from livemig.core.errors import PlanError
 from livemig.core.units import parse_duration_s, parse_rate_bytes_s, parse_size_bytes
@@ -28,6 +29,18 @@ class Quantity(click.ParamType[float]):
             self.fail(str(error), param, ctx)
 
 
+class AddressText(click.ParamType[str]):
+    """Where a monitor is; read by the engine, and completed here as the path that it usually is."""
+
+    name = "ADDR"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Lets the shell complete a path."""
+        del ctx, param
+        return [CompletionItem(incomplete, type="file")]
+
+
+ADDRESS = AddressText()
 DURATION = Quantity("TIME", parse_duration_s)
 SIZE = Quantity("SIZE", parse_size_bytes)
 RATE = Quantity("RATE", parse_rate_bytes_s)

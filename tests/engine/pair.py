@@ -14,11 +14,12 @@ import msgspec
 
 import livemig
 from livemig.core.errors import LivemigError
-from livemig.core.event import Event
+from livemig.core.event import DestinationLaunched, Event
 from livemig.lab.heartbeat import Heartbeat
 from livemig.lab.machine import Machine, MachineSettings
 from livemig.lab.workload import Workload
 from livemig.qemu.monitor import Monitor
+from tests.engine.launched_machine import LaunchedMachine
 
 MiB = 2**20
 LOADED = Workload(working_set_bytes=24 * MiB, dirty_rate_bytes_s=40 * MiB, fill_bytes=64 * MiB)
@@ -37,11 +38,18 @@ class Pair:
         heartbeat: What is heard of the guest on both serial lines.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, launching: bool = False) -> None:
+        """Starts nothing.
+
+        Args:
+            folder: Where sockets and files go.
+            launching: Whether no destination waits, so that livemig launches each.
+        """
         self.folder = folder
+        self.launching = launching
         self.heartbeat = Heartbeat()
-        self.source: Machine
-        self.destination: Machine
+        self.source: Machine | LaunchedMachine
+        self.destination: Machine | LaunchedMachine
         self._count = 0
         self._stack = AsyncExitStack()
         self._settings = MachineSettings()
@@ -67,13 +75,16 @@ class Pair:
         self.destination = await self.waiting(
             paused=destination_paused, incoming=incoming, extra_arguments=destination_arguments
         )
-        self._before = {
-            "source": await migration_settings(self.source),
-            "destination": await migration_settings(self.destination),
-        }
+        before = await migration_settings(self.source)
+        other = before if self.launching else await migration_settings(self.destination)
+        self._before = {"source": before, "destination": other}
 
-    async def waiting(self, **changes: Any) -> Machine:
-        """Starts a QEMU that waits for the guest."""
+    async def waiting(self, **changes: Any) -> Machine | LaunchedMachine:
+        """Starts a QEMU that waits for the guest, or names the place where one is to be launched."""
+        if self.launching:
+            self._count += 1
+            machine = LaunchedMachine(folder=self.folder, name=f"qemu{self._count}", heartbeat=self.heartbeat)
+            return await self._stack.enter_async_context(machine)
         settings = {"incoming": "defer", "paused": True, **changes}
         return await self._machine(msgspec.structs.replace(self._settings, **settings))
 
@@ -99,9 +110,16 @@ class Pair:
         ) as migration:
             async for event in migration:
                 seen.append(event)
+                if isinstance(event, DestinationLaunched):
+                    await self.attach()
                 if on_event is not None:
                     on_event(migration, event)
         return migration.report, seen
+
+    async def attach(self) -> None:
+        """Takes hold of a destination that livemig has launched."""
+        assert isinstance(self.destination, LaunchedMachine)
+        await self.destination.attach()
 
     async def run(self, *options: str, **process_options: Any) -> tuple[int, list[dict[str, Any]], str]:
         """Moves the guest through the command line with ``--json``: exit code, lines, stderr."""
@@ -134,13 +152,16 @@ class Pair:
         assert states[side] == state, states
         assert states[other] not in ("running", "suspended"), states
         if state == "running":
-            machine: Machine = getattr(self, side)
+            machine: Machine | LaunchedMachine = getattr(self, side)
             beats = self.heartbeat.beat_count
             verdict = await machine.serial.ask_verdict()
             assert verdict.good, verdict
             await asyncio.sleep(0.05)
             assert self.heartbeat.beat_count > beats
         assert self.heartbeat.problems == []
+        gone: Machine | LaunchedMachine = getattr(self, other)
+        if isinstance(gone, LaunchedMachine) and states[other] == "gone":
+            assert gone.left_behind == []
 
     async def assert_settings_restored(self, *sides: str) -> None:
         """Sees that capabilities and parameters are what they were before."""
@@ -183,7 +204,7 @@ async def livemig_output(*arguments: str) -> tuple[int, str, str]:
     return process.returncode or 0, output.decode(), errors.decode()
 
 
-async def run_state(machine: Machine) -> str:
+async def run_state(machine: Machine | LaunchedMachine) -> str:
     """Asks a QEMU's run state by its second socket; ``gone`` when it has ended."""
     if machine.exit_code is not None:
         return "gone"
@@ -197,7 +218,7 @@ async def run_state(machine: Machine) -> str:
         raise
 
 
-async def migration_settings(machine: Machine) -> dict[str, Any]:
+async def migration_settings(machine: Machine | LaunchedMachine) -> dict[str, Any]:
     """Reads a QEMU's migration capabilities and parameters."""
     async with await Monitor.connect(str(machine.spare_qmp_path), name="test") as monitor:
         capabilities = await monitor.execute("query-migrate-capabilities")

@@ -18,6 +18,13 @@ from tests.engine.proxy import Proxy
 
 pytestmark = pytest.mark.qemu
 
+
+@pytest.fixture
+def pair(either_pair: Pair) -> Pair:
+    """Every test here runs with a destination that waits, and with one that livemig launches."""
+    return either_pair
+
+
 SLOW = livemig.Plan(probation_s=0.1, bandwidth_bytes_s=30 * MiB)
 """Slow enough that the first copy of 64 MiB is still under way after a second."""
 RANDOM_MOMENTS_S = [round(random.Random(seed).uniform(0.0, 1.2), 3) for seed in range(4)]
@@ -90,6 +97,8 @@ async def test_leaving_the_context_early_cancels(pair: Pair) -> None:
     async def fail_on_progress() -> None:
         async with migration:
             async for event in migration:
+                if isinstance(event, events.DestinationLaunched):
+                    await pair.attach()
                 if isinstance(event, events.Progressed):
                     raise KeyError
 

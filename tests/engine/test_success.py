@@ -12,9 +12,16 @@ from livemig.core import event as events
 from livemig.lab.machine import Machine
 from livemig.lab.workload import Workload
 from livemig.qemu.monitor import Monitor
+from tests.engine.launched_machine import LaunchedMachine
 from tests.engine.pair import HOT, IDLE, LOADED, QUICK, MiB, Pair, migration_settings
 
 pytestmark = pytest.mark.qemu
+
+
+@pytest.fixture
+def pair(either_pair: Pair) -> Pair:
+    """Every test here runs with a destination that waits, and with one that livemig launches."""
+    return either_pair
 
 
 @pytest.mark.parametrize("workload", [IDLE, LOADED], ids=["idle", "loaded"])
@@ -36,8 +43,9 @@ async def test_guest_arrives_and_source_quits(pair: Pair, workload) -> None:
 
 
 @pytest.mark.parametrize("paused", [True, False], ids=["started with -S", "started without -S"])
-async def test_waiting_destination_never_runs_by_itself(pair: Pair, paused: bool) -> None:
+async def test_waiting_destination_never_runs_by_itself(waiting_pair: Pair, paused: bool) -> None:
     """Whoever started the destination, and how: the guest is continued there only once the source has completed."""
+    pair = waiting_pair  # a test on what is done to it before
     await pair.start(destination_paused=paused)
     async with await Monitor.connect(str(pair.destination.spare_qmp_path)) as monitor:
         with monitor.subscribe() as stream:
@@ -191,8 +199,9 @@ async def test_pause_before_switchover_asks_for_the_last_word(pair: Pair) -> Non
     await pair.assert_runs_only("destination")
 
 
-async def test_capabilities_while_it_moves(pair: Pair) -> None:
+async def test_capabilities_while_it_moves(waiting_pair: Pair) -> None:
     """Both sides have what the engine rests on, and nothing that somebody left on, for as long as the guest moves."""
+    pair = waiting_pair  # a test on what is done to it before
     await pair.start(HOT)
     for machine in (pair.source, pair.destination):
         async with await Monitor.connect(str(machine.spare_qmp_path)) as monitor:
@@ -220,7 +229,7 @@ async def test_capabilities_while_it_moves(pair: Pair) -> None:
     assert {"xbzrle", "auto-converge"} <= await capabilities_on(pair.source)
 
 
-async def capabilities_on(machine: Machine) -> set[str]:
+async def capabilities_on(machine: Machine | LaunchedMachine) -> set[str]:
     """The migration capabilities that are on."""
     capabilities = (await migration_settings(machine))["capabilities"]
     return {name for name, on in capabilities.items() if on}

@@ -14,7 +14,6 @@ import pytest
 
 from livemig.hosts.local import LocalProcess
 
-
 THREADED = (
     "import threading; threading.Thread(target=lambda: (print(threading.get_native_id(), flush=True), input())).start()"
 )
@@ -27,6 +26,12 @@ def started_as(folder: Path, name: str) -> subprocess.Popen[str]:
     program.symlink_to(Path(sys.executable).resolve())
     command = [str(program), "-I", "-S", "-c", THREADED]
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def thread_of(process: subprocess.Popen[str]) -> int:
+    """The id that it prints."""
+    assert process.stdout is not None
+    return int(process.stdout.readline())
 
 
 @pytest.fixture
@@ -47,7 +52,7 @@ def held(child: subprocess.Popen[str]) -> Iterator[LocalProcess]:
 
 def test_a_process_is_found_by_any_of_its_threads(child):
     """QEMU names threads of vCPUs, not its pid."""
-    thread_id = int(child.stdout.readline())
+    thread_id = thread_of(child)
     assert thread_id != child.pid
     process = LocalProcess.of_thread(thread_id)
     assert process is not None
@@ -58,7 +63,7 @@ def test_a_process_is_found_by_any_of_its_threads(child):
 def test_a_stranger_is_not_taken_for_qemu(tmp_path):
     """A thread id from another pid namespace names somebody else here, who must not be killed in QEMU's place."""
     with started_as(tmp_path, "accounting") as stranger:
-        assert LocalProcess.of_thread(int(stranger.stdout.readline())) is None
+        assert LocalProcess.of_thread(thread_of(stranger)) is None
         stranger.kill()
 
 

@@ -20,6 +20,7 @@ def observation(status: str = "none", **more: Any) -> Observation:
 
 
 SOURCE = Facts(
+    vcpu_count=1,
     version="10.0.2",
     guest_name="guest",
     run_state=RunState.RUNNING,

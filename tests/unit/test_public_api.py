@@ -35,7 +35,7 @@ def test_a_plan_needs_no_event_loop_and_no_qemu():
     assert loaded & (HEAVY - {"msgspec"}) == set()
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["--version"]], ids=" ".join)
+@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["plan", "--help"], ["--version"]], ids=" ".join)
 def test_help_loads_nothing_heavy(arguments):
     """Who asks how to use it does not wait for what it would use."""
     code = f"""

@@ -11,6 +11,7 @@ from livemig.engine.preflight import refusals
 from livemig.engine.side import Facts
 
 ASLEEP = Facts(
+    vcpu_count=1,
     version="10.0.2",
     guest_name="guest",
     run_state=RunState.SUSPENDED,

@@ -1,0 +1,99 @@
+"""``livemig plan`` as a user runs it: what it finds, how it ends, and that it changes nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli.command_line import Ran, livemig
+from tests.engine.pair import IDLE, MiB, Pair, migration_settings
+
+pytestmark = pytest.mark.qemu
+
+
+def of(ran: Ran) -> dict[str, Any]:
+    """The one object that ``--json`` prints."""
+    (found,) = ran.objects
+    assert found["event"] == "plan"
+    return found
+
+
+async def test_a_waiting_destination_is_compared_and_nothing_changed(pair: Pair) -> None:
+    """Exit 0; both sides have the settings they had, and the guest's memory is right."""
+    await pair.start()
+    source, destination = str(pair.source.qmp_path), str(pair.destination.qmp_path)
+    before = [await migration_settings(machine) for machine in (pair.source, pair.destination)]
+    ran = await livemig("plan", "--src-qmp", source, "--dst-qmp", destination, "--json")
+    after = [await migration_settings(machine) for machine in (pair.source, pair.destination)]
+    found = of(ran)
+    assert (ran.code, found["movable"], found["refusals"]) == (0, True, [])
+    assert found["source"]["memory_bytes"] == 128 * MiB
+    assert found["destination"]["run_state"] == "inmigrate"
+    assert after == before
+    assert (await pair.source.serial.ask_verdict()).good
+
+
+async def test_the_verdict_comes_first(pair: Pair) -> None:
+    """In words: whether it can be moved, then by what."""
+    await pair.start(IDLE)
+    source, destination = str(pair.source.qmp_path), str(pair.destination.qmp_path)
+    ran = await livemig("plan", "--src-qmp", source, "--dst-qmp", destination)
+    lines = ran.stdout.splitlines()
+    assert ran.code == 0
+    assert lines[0].endswith(": the guest can be moved")
+    assert any(line.startswith("source ") and "1 vCPU" in line for line in lines)
+
+
+async def test_all_that_differs_is_told_at_once(pair: Pair) -> None:
+    """Exit 2, and each difference in a line with what to do."""
+    await pair.start(
+        IDLE, destination_arguments=("-device", "virtio-rng-pci", "-uuid", "1" * 8 + "-1111" * 3 + "-" + "1" * 12)
+    )
+    source, destination = str(pair.source.qmp_path), str(pair.destination.qmp_path)
+    ran = await livemig("plan", "--src-qmp", source, "--dst-qmp", destination, "--json")
+    found = of(ran)
+    assert (ran.code, found["movable"]) == (2, False)
+    assert {finding["topic"] for finding in found["findings"]} >= {"identity", "device"}
+    assert any("-uuid" in text for text in found["refusals"])
+    said = await livemig("plan", "--src-qmp", source, "--dst-qmp", destination)
+    assert said.stdout.splitlines()[0].endswith(f"for {len(found['refusals'])} reasons")
+    assert all(f"refused: {text}" in said.stdout for text in found["refusals"])
+
+
+async def test_a_destination_to_be_launched_is_planned_and_not_launched(pair: Pair, tmp_path: Path) -> None:
+    """The line is told, and that the comparison is still to come; nothing is started and no file made."""
+    await pair.start(IDLE)
+    there = tmp_path / "new.qmp"
+    ran = await livemig("plan", "--src-qmp", str(pair.source.qmp_path), "--dst-qmp", str(there), "--json")
+    found = of(ran)
+    assert (ran.code, found["destination"]) == (0, None)
+    assert str(there) in found["destination_command"]
+    assert any("compared only once" in text for text in found["warnings"])
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_the_source_alone(pair: Pair) -> None:
+    """Without a destination it is said what is known of the source."""
+    await pair.start(IDLE)
+    ran = await livemig("plan", "--src-qmp", str(pair.source.qmp_path))
+    assert ran.code == 0
+    assert "destination" not in ran.stdout
+
+
+async def test_a_source_that_waits_itself_is_refused(pair: Pair) -> None:
+    """The wrong way round."""
+    await pair.start(IDLE)
+    source, destination = str(pair.source.qmp_path), str(pair.destination.qmp_path)
+    ran = await livemig("plan", "--src-qmp", destination, "--dst-qmp", source, "--json")
+    assert ran.code == 2
+    assert any("waits for an incoming migration itself" in text for text in of(ran)["refusals"])
+
+
+async def test_nobody_at_the_source(tmp_path: Path) -> None:
+    """One line that names the option, exit 2, and the closing object."""
+    ran = await livemig("plan", "--src-qmp", str(tmp_path / "none.qmp"), "--json")
+    assert ran.code == 2
+    assert "--src-qmp" in ran.complaint
+    assert ran.ended["outcome"] == "refused"

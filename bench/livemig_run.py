@@ -16,6 +16,7 @@ import msgspec
 
 from livemig.core.errors import GuestError
 from livemig.hosts.local import LocalProcess
+from livemig.lab.launched_machine import LaunchedMachine
 from livemig.lab.machine import Machine
 
 _POLL_S = 0.01
@@ -54,7 +55,9 @@ class LivemigRun:
         peak_memory_bytes: Its largest resident memory that was seen.
     """
 
-    def __init__(self, source: Machine, destination: Machine, *options: str, folder: Path) -> None:
+    def __init__(
+        self, source: Machine | LaunchedMachine, destination: Machine | LaunchedMachine, *options: str, folder: Path
+    ) -> None:
         """Starts it; what it prints goes to a file in the folder, which nobody needs to read meanwhile."""
         argv = [sys.executable, "-m", "livemig", "run", "--json"]
         argv += ["--src-qmp", str(source.qmp_path), "--dst-qmp", str(destination.qmp_path), *options]

@@ -18,6 +18,7 @@ from bench.result import Conclusion, Figure, Total, present
 from bench.runner import run_benchmark
 from bench.travelling_guest import TravellingGuest
 from livemig.cli.options import DURATION, RATE, SIZE
+from livemig.lab.launched_machine import LaunchedMachine
 from livemig.lab.machine import MachineSettings
 from livemig.lab.workload import Workload
 
@@ -46,6 +47,7 @@ class Move(msgspec.Struct, frozen=True, kw_only=True):
         sent_bytes: What went over the wire.
         round_count: Passes over dirty memory.
         warnings: What livemig had to say.
+        left_behind_count: Files of the QEMU that it left which livemig had made and did not remove.
     """
 
     checked_page_count: int
@@ -60,6 +62,7 @@ class Move(msgspec.Struct, frozen=True, kw_only=True):
     sent_bytes: int
     round_count: int
     warnings: tuple[str, ...]
+    left_behind_count: int
 
 
 @click.command(short_help="Fifty moves of a busy guest: is all there?")
@@ -77,11 +80,13 @@ class Move(msgspec.Struct, frozen=True, kw_only=True):
     show_default="bodies; KVM: sample",
     help="Check each byte of each page, or of each page both ends, which every write changes, and a sample between.",
 )
+@click.option("--launch", is_flag=True, help="Let livemig launch each destination from the QEMU that the guest is in.")
 @shared_options
 def pingpong(
     *,
     count: int,
     accelerator: str,
+    launch: bool,
     memory: float,
     downtime_limit: float,
     bandwidth: float,
@@ -112,9 +117,10 @@ def pingpong(
             "working_set_bytes": workload.working_set_bytes,
             "dirty_rate_bytes_s": workload.dirty_rate_bytes_s,
             "bandwidth_bytes_s": bandwidth,
+            "destination": "launched by livemig" if launch else "waiting",
             "check": "each byte" if load["bodies"] else "ends and sample",
         },
-        measure=partial(_measure, machine, plan, count, bodies=bool(load["bodies"])),
+        measure=partial(_measure, machine, plan, count, bodies=bool(load["bodies"]), launching=launch),
         conclude=_conclude,
         qemu=qemu,
         as_json=as_json,
@@ -123,10 +129,10 @@ def pingpong(
 
 
 async def _measure(
-    settings: MachineSettings, plan: livemig.Plan, count: int, samples: list[Move], *, bodies: bool
+    settings: MachineSettings, plan: livemig.Plan, count: int, samples: list[Move], *, bodies: bool, launching: bool
 ) -> None:
     with tempfile.TemporaryDirectory(prefix="livemig-bench-") as folder, Progress("moves", count) as progress:
-        async with TravellingGuest(settings, Path(folder)) as guest:
+        async with TravellingGuest(settings, Path(folder), launching=launching) as guest:
             fault_count = 0
             for _ in range(count):
                 move, fault_count = await _move(guest, plan, bodies=bodies, fault_count=fault_count)
@@ -141,6 +147,7 @@ async def _move(guest: TravellingGuest, plan: livemig.Plan, *, bodies: bool, fau
     missed_beat_count = heartbeat.missed_count
     await guest.open_destination()
     report = await guest.move(plan)
+    left = guest.machine
     await guest.arrived()
     blackout_s = heartbeat.longest_gap_s
     verdict = await guest.machine.serial.ask_verdict(all_bodies=bodies, timeout_s=VERDICT_BOUND_S)
@@ -157,6 +164,7 @@ async def _move(guest: TravellingGuest, plan: livemig.Plan, *, bodies: bool, fau
         sent_bytes=report.sent_bytes,
         round_count=report.round_count,
         warnings=report.warnings,
+        left_behind_count=len(left.left_behind) if isinstance(left, LaunchedMachine) else 0,
     )
     return move, verdict.fault_count
 
@@ -169,6 +177,7 @@ def _conclude(samples: list[Move]) -> Conclusion:
     reset_count = sum(sample.reset_count for sample in samples)
     problems = [problem for sample in samples for problem in sample.problems]
     warnings = [warning for sample in samples for warning in sample.warnings]
+    left_behind_count = sum(sample.left_behind_count for sample in samples)
     return Conclusion(
         figures=present(
             figure("total_s", "total time (migrate to RESUME)"),
@@ -185,9 +194,10 @@ def _conclude(samples: list[Move]) -> Conclusion:
             Total("reset_count", "resets", reset_count),
             Total("problem_count", "contradictions to one guest that goes on", len(problems)),
             Total("missed_beat_count", "beats not heard", sum(sample.missed_beat_count for sample in samples)),
+            Total("left_behind_count", "files left behind", left_behind_count),
             Total("warning_count", "warnings", len(warnings)),
         ),
         notes=(*(f"PROBLEM: {text}" for text in problems), *(f"warning: {text}" for text in sorted(set(warnings)))),
-        sound=not (lost_page_count or reset_count or problems),
+        sound=not (lost_page_count or reset_count or problems or left_behind_count),
         samples=tuple(samples),
     )

@@ -20,6 +20,7 @@ from livemig.cli.options import SIZE
 from livemig.core.errors import GuestError
 from livemig.core.observation import Observation
 from livemig.core.policy import FIXED_DOWNTIME_PRIOR_S
+from livemig.lab.launched_machine import LaunchedMachine
 from livemig.lab.machine import Machine, MachineSettings
 from livemig.qemu.monitor import Monitor
 
@@ -128,7 +129,7 @@ async def _switch_over(guest: TravellingGuest) -> Switchover:
     )
 
 
-async def _final_figures(source: Machine) -> Observation:
+async def _final_figures(source: Machine | LaunchedMachine) -> Observation:
     async with await Monitor.connect(str(source.spare_qmp_path), name="source") as monitor:
         return await monitor.query_migrate()
 

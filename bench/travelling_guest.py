@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -11,7 +12,9 @@ import msgspec
 
 import livemig
 from livemig.core.errors import GuestError
+from livemig.core.event import DestinationLaunched
 from livemig.lab.heartbeat import Heartbeat
+from livemig.lab.launched_machine import LaunchedMachine
 from livemig.lab.machine import Machine, MachineSettings
 from livemig.lab.serial_lines import Beat
 
@@ -28,8 +31,13 @@ class TravellingGuest:
         heartbeat: What is heard of it, over all its QEMUs.
     """
 
-    def __init__(self, settings: MachineSettings, folder: Path) -> None:
+    def __init__(self, settings: MachineSettings, folder: Path, *, launching: bool = False) -> None:
         """Starts nothing.
+
+        Args:
+            settings: What its QEMUs are made of.
+            folder: Where their sockets go.
+            launching: Whether no QEMU waits for it, so that livemig launches each.
 
         Raises:
             PlanError: When the memory can't hold the workload.
@@ -38,8 +46,11 @@ class TravellingGuest:
         self._migrate = livemig.migrate  # loads the engine now, not while the first guest moves
         self._settings, self._folder = settings, folder
         self._started_count = 0
-        self._waiting: Machine | None = None
-        self.machine = self._machine(settings)
+        self._launching = launching
+        self._waiting: Machine | LaunchedMachine | None = None
+        first = self._machine(settings)
+        self.machine: Machine | LaunchedMachine = first
+        self._first = first
 
     async def __aenter__(self) -> Self:
         """Starts the guest, and returns once it works and beats.
@@ -48,7 +59,7 @@ class TravellingGuest:
             GuestError: When it can't be started.
         """
         try:
-            await self.machine.start()
+            await self._first.start()
             await self.machine.serial.wait_ready(timeout_s=_READY_BOUND_S)
         except BaseException:
             await self._stop()
@@ -60,13 +71,24 @@ class TravellingGuest:
     ) -> None:
         await self._stop()
 
-    async def open_destination(self) -> Machine:
-        """Starts a QEMU that waits for the guest, and ends one that waited in vain."""
+    async def open_destination(self) -> Machine | LaunchedMachine:
+        """Starts a QEMU that waits for the guest, or names a place for one; ends one that waited in vain."""
         if self._waiting is not None:
             await self._waiting.stop()
-        self._waiting = self._machine(msgspec.structs.replace(self._settings, incoming="defer", paused=True))
-        await self._waiting.start()
-        return self._waiting
+        if self._launching:
+            self._waiting = LaunchedMachine(folder=self._folder, name=self._next_name(), heartbeat=self.heartbeat)
+            return self._waiting
+        waiting = self._machine(msgspec.structs.replace(self._settings, incoming="defer", paused=True))
+        self._waiting = waiting
+        await waiting.start()
+        return waiting
+
+    async def time_qemu_start_s(self) -> float:
+        """Returns what a QEMU that waits takes until it can be talked to: started here, and ended again."""
+        machine = self._machine(msgspec.structs.replace(self._settings, incoming="defer", paused=True))
+        started_s = time.monotonic()
+        async with machine:
+            return time.monotonic() - started_s
 
     async def move(self, plan: livemig.Plan) -> livemig.Report:
         """Moves the guest to the QEMU that waits, through the library; `arrived` is to follow.
@@ -78,8 +100,9 @@ class TravellingGuest:
         source, destination = self.machine, self._destination()
         self.heartbeat.restart()
         async with self._migrate(plan, source=str(source.qmp_path), destination=str(destination.qmp_path)) as migration:
-            async for _ in migration:
-                pass
+            async for event in migration:
+                if isinstance(event, DestinationLaunched) and isinstance(destination, LaunchedMachine):
+                    await destination.attach()
         if migration.report.outcome is not livemig.Outcome.COMPLETED:
             raise GuestError(f"the guest did not arrive: {migration.report.reason}")
         return migration.report
@@ -102,15 +125,17 @@ class TravellingGuest:
                 await _let_go(left)
             await left.stop()
 
-    def _destination(self) -> Machine:
+    def _destination(self) -> Machine | LaunchedMachine:
         if self._waiting is None:
             raise GuestError("no QEMU waits for the guest")
         return self._waiting
 
     def _machine(self, settings: MachineSettings) -> Machine:
+        return Machine(settings, folder=self._folder, name=self._next_name(), heartbeat=self.heartbeat)
+
+    def _next_name(self) -> str:
         self._started_count += 1
-        name = f"guest{self._started_count}"
-        return Machine(settings, folder=self._folder, name=name, heartbeat=self.heartbeat)
+        return f"guest{self._started_count}"
 
     async def _stop(self) -> None:
         for machine in (self.machine, self._waiting):
@@ -118,7 +143,7 @@ class TravellingGuest:
                 await machine.stop()
 
 
-async def _let_go(machine: Machine) -> None:
+async def _let_go(machine: Machine | LaunchedMachine) -> None:
     """Waits for a QEMU that was told to quit: to signal one that just ended confuses asyncio's account of it."""
     with contextlib.suppress(GuestError):
         await machine.wait_ended(timeout_s=_QUIT_BOUND_S)

@@ -16,10 +16,10 @@ import livemig
 from livemig.core.errors import LivemigError
 from livemig.core.event import DestinationLaunched, Event
 from livemig.lab.heartbeat import Heartbeat
+from livemig.lab.launched_machine import LaunchedMachine
 from livemig.lab.machine import Machine, MachineSettings
 from livemig.lab.workload import Workload
 from livemig.qemu.monitor import Monitor
-from tests.engine.launched_machine import LaunchedMachine
 
 MiB = 2**20
 LOADED = Workload(working_set_bytes=24 * MiB, dirty_rate_bytes_s=40 * MiB, fill_bytes=64 * MiB)

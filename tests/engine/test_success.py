@@ -9,10 +9,10 @@ import pytest
 
 import livemig
 from livemig.core import event as events
+from livemig.lab.launched_machine import LaunchedMachine
 from livemig.lab.machine import Machine
 from livemig.lab.workload import Workload
 from livemig.qemu.monitor import Monitor
-from tests.engine.launched_machine import LaunchedMachine
 from tests.engine.pair import HOT, IDLE, LOADED, QUICK, MiB, Pair, migration_settings
 
 pytestmark = pytest.mark.qemu

@@ -1,4 +1,7 @@
-"""A QEMU that livemig launched, seen as the tests see one that they started: `livemig.lab.machine.Machine`'s face."""
+"""A QEMU with the built-in guest that livemig launched itself, seen as `livemig.lab.machine.Machine` shows its own.
+
+Starts nothing: names the place, and takes hold of what is there once livemig has launched it.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +10,20 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from livemig.core.errors import GuestError
 from livemig.hosts.local import LocalProcess
 from livemig.lab.heartbeat import Heartbeat
 from livemig.lab.serial import SerialLine
 from livemig.qemu.monitor import Monitor
 
+END_BOUND_S = 5.0
+
 
 class LaunchedMachine:
-    """A place where livemig is to launch a QEMU; `attach` once it has.
+    """A place where livemig is to launch a QEMU; `attach` once it has. What it was is ended by `stop`.
 
     Attributes:
+        name: Of the machine, its socket and its serial line.
         qmp_path: Where its monitor is to be: what is given as the destination.
         spare_qmp_path: Where its second one will be.
         own_folder: What livemig makes for it, and removes after it.
@@ -33,9 +40,12 @@ class LaunchedMachine:
 
     @property
     def pid(self) -> int:
-        """QEMU's process id."""
-        assert self._process is not None, "it was not launched yet"
-        return self._process.pid
+        """QEMU's process id.
+
+        Raises:
+            GuestError: Before `attach`.
+        """
+        return self._attached.pid
 
     @property
     def exit_code(self) -> int | None:
@@ -50,21 +60,44 @@ class LaunchedMachine:
         return [path for path in (self.qmp_path, self.own_folder) if path.exists()]
 
     async def attach(self) -> None:
-        """Takes hold of the process, and connects its serial line."""
-        async with await Monitor.connect(str(self.spare_qmp_path), name="test") as monitor:
+        """Takes hold of the process, and connects its serial line.
+
+        Raises:
+            GuestError: When it can't be seen.
+            LivemigError: When it does not answer at its second monitor.
+        """
+        async with await Monitor.connect(str(self.spare_qmp_path), name="lab") as monitor:
             cpus = await monitor.execute("query-cpus-fast")
         self._process = LocalProcess.of_thread(cpus[0]["thread-id"])
-        assert self._process is not None
+        if self._process is None:
+            raise GuestError(f"{self.name}: the QEMU that was launched can't be seen")
         await self.serial.connect()
 
+    async def wait_ended(self, *, timeout_s: float) -> None:
+        """Waits until QEMU ends by itself.
+
+        Raises:
+            GuestError: When it does not within the bound.
+        """
+        if not await self._attached.wait_gone(timeout_s):
+            raise GuestError(f"{self.name}: QEMU still runs after {timeout_s} s")
+
     async def stop(self) -> None:
-        """Ends it for certain."""
+        """Ends it for certain; does nothing when it has ended."""
         if self._process is not None:
             self._process.kill()
-            assert await self._process.wait_gone(5)
+            gone = await self._process.wait_gone(END_BOUND_S)
             self._process.close()
             self._process = None
+            if not gone:
+                raise GuestError(f"{self.name}: QEMU does not end")
         await self.serial.close()
+
+    @property
+    def _attached(self) -> LocalProcess:
+        if self._process is None:
+            raise GuestError(f"{self.name}: nothing was launched yet")
+        return self._process
 
     async def __aenter__(self) -> Self:
         return self

@@ -5,6 +5,7 @@ Overrides only the hooks that qemu.qmp documents for it, and these of its habits
 - it formats each message for its log, wanted or not: 50 ms for a schema, and secrets in the log;
 - its own listener keeps each event for ever;
 - when writing fails, what asyncio has read and not yet handed out is lost, and with it the last events;
+- it takes an event that comes while capabilities are negotiated for a refusal (seen while a guest was moving);
 - it says "Unknown ID" at WARNING for a reply that comes after the caller gave up.
 """
 
@@ -19,6 +20,7 @@ import msgspec
 from qemu.qmp import QMPClient
 from qemu.qmp.error import ProtocolError
 from qemu.qmp.message import Message
+from qemu.qmp.protocol import Runstate
 
 from livemig.qemu.clock import ClockOffset
 from livemig.qemu.event_stream import MonitorEvent
@@ -132,6 +134,14 @@ class Connection(QMPClient):
         line = bytes(self._unread[: end + 1])
         del self._unread[: end + 1]
         return line
+
+    async def _recv(self) -> Message:
+        """Returns the next message; an event that overtakes the answer to the negotiation is handed on by itself."""
+        message = await super()._recv()
+        while self.runstate is not Runstate.RUNNING and "event" in message:
+            self._on_event(self._event(message))
+            message = await super()._recv()
+        return message
 
     def _cb_outbound(self, msg: Message) -> Message:
         identity = msg.get("id")

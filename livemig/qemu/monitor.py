@@ -114,6 +114,11 @@ class Monitor:
         return monitor
 
     @property
+    def open_socket(self) -> socket.socket:
+        """The connection's socket, to be looked at only: what process is at its other end."""
+        return self._socket
+
+    @property
     def out_of_band(self) -> bool:
         """Whether `execute_out_of_band` works; without it a QEMU that hangs after STOP can't be freed."""
         return self._connection.offers_out_of_band

@@ -173,7 +173,7 @@ def compare_nothing(monkeypatch: Any) -> None:
         return (None, None)
 
     monkeypatch.setattr(preflight, "take_inventories", take_nothing)
-    monkeypatch.setattr(preflight, "compare", lambda *_: ())
+    monkeypatch.setattr(preflight, "compare", lambda *_, **_options: ())
 
 
 def shorten_bounds(monkeypatch: Any) -> None:

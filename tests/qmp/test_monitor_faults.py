@@ -1,6 +1,7 @@
 """What a `Monitor` does when QEMU, the socket or whoever sits behind it misbehaves."""
 
 import asyncio
+import json
 import logging
 import signal
 import socket
@@ -290,3 +291,22 @@ async def test_secrets_and_foreign_records_stay_out_of_the_log(
     assert "{'downtime-limit': 20}" in text
     foreign = [record for record in caplog.records if record.name.startswith("qemu")]
     assert all("Registering" in record.message for record in foreign)
+
+
+async def test_an_event_that_overtakes_the_negotiation_is_no_refusal(tmp_path: Path) -> None:
+    """Seen while a guest moved: a second monitor was connected in the very moment of an event."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(GREETING)
+        await reader.readline()
+        event = {"event": "STOP", "timestamp": {"seconds": 1, "microseconds": 0}}
+        for message in (event, event, {"return": {}}):
+            writer.write(json.dumps(message).encode() + b"\r\n")
+        request = json.loads(await reader.readline())
+        writer.write(json.dumps({"return": {"status": "paused"}, "id": request["id"]}).encode() + b"\r\n")
+        await reader.read()
+        writer.close()
+
+    path = tmp_path / "qmp"
+    async with await asyncio.start_unix_server(serve, path), await Monitor.connect(str(path)) as monitor:
+        assert await monitor.query_status() is RunState.PAUSED

@@ -92,6 +92,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
         config_files: The text of each file that ``-readconfig`` names.
         plugged: Arguments for what was plugged into the source since its start; an ellipsis is what can't be said.
         unplugged: Ids of devices of its command line that were taken out since.
+        addresses: Where the devices are that stayed, by id and property, so that a gap before them moves none.
         generation_id: The guest's generation id; ``auto`` would give the destination another.
         folders: Which of `memory_paths` are folders (hugetlbfs), in which each process makes a file of its own.
     """
@@ -110,6 +111,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     config_files: Mapping[str, str] = {}
     plugged: tuple[str, ...] = ()
     unplugged: frozenset[str] = frozenset()
+    addresses: Mapping[str, Mapping[str, str]] = {}
     generation_id: str = ""
     folders: frozenset[str] = frozenset()
 

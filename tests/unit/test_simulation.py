@@ -1,0 +1,444 @@
+"""A simulated migration: nothing is lost, nothing is random but by its seed, and each version does what it really does.
+
+That the figures are those of real QEMUs is held by ``python -m bench simulation``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from livemig.core.action import Action, SetBandwidth, SetDowntimeLimit
+from livemig.core.errors import PlanError
+from livemig.core.inputs import Input, Observed, Prepared, SourceStopped, StatusSeen
+from livemig.core.outcome import Outcome
+from livemig.core.phases import Phase
+from livemig.core.plan import AtDeadline, Plan, PlanChange
+from livemig.core.policy import Decision
+from livemig.core.trace import InputRecord, decode_trace, encode_record
+from livemig.simulation.guest_memory import GuestMemory
+from livemig.simulation.link import Link, LinkSetting, Outage
+from livemig.simulation.ram_scan import RamScan
+from livemig.simulation.replay import replay
+from livemig.simulation.setting import Costs, Setting
+from livemig.simulation.simulate import SimulatedRun, Wish, simulate
+from livemig.simulation.source_qemu import Said, SourceQemu
+from livemig.simulation.workloads import (
+    Accelerator,
+    BuiltinPhase,
+    Pattern,
+    SimulatedGuest,
+    Stage,
+    Writes,
+    builtin_guest,
+)
+
+MIB = 2**20
+VERSIONS = ["7.2", "10.0", "11.1"]
+TRACES = Path(__file__).parents[1] / "traces"
+
+
+def guest_of(pattern: str = "random", *, memory: int = 64, **phase: float) -> SimulatedGuest:
+    """A small built-in guest; sizes and rates in MiB."""
+    parameters = {"working_set_bytes": 16, "dirty_rate_bytes_s": 40} | phase
+    scaled = {name: value * MIB if "bytes" in name else value for name, value in parameters.items()}
+    return builtin_guest(
+        BuiltinPhase(pattern=pattern, **scaled), memory_bytes=memory * MIB, fill_bytes=memory * 3 // 4 * MIB
+    )
+
+
+class Fixed:
+    """A rule that sets what it is given and then never does anything."""
+
+    def __init__(self, downtime_limit_s: float = 0.3, bandwidth_bytes_s: float | None = None) -> None:
+        self._actions = (
+            SetDowntimeLimit(downtime_limit_s=downtime_limit_s),
+            SetBandwidth(bandwidth_bytes_s=bandwidth_bytes_s),
+        )
+
+    def step(self, seen: Input) -> Decision:
+        """Sets it before it begins."""
+        actions: tuple[Action, ...] = self._actions if isinstance(seen, Prepared) else ()
+        return Decision(phase=Phase.PRECOPY, actions=actions)
+
+
+class Watched(GuestMemory):
+    """A memory that knows which pages were really written to since they were last sent."""
+
+    def __init__(self, guest: SimulatedGuest, generator: np.random.Generator) -> None:
+        super().__init__(guest, generator)
+        self.stale = np.ones(self.page_count, dtype=np.bool_)
+
+    def advance(self, time_s: float) -> None:
+        """Finds what is written by an empty log."""
+        logged = self.log.copy()
+        self.log[:] = False
+        super().advance(time_s)
+        self.stale |= self.log
+        self.log |= logged
+
+
+def watched_copy(setting: Setting, *, seed: int, limit_ms: int, bandwidth_bytes_s: int) -> Iterator[SourceQemu]:
+    """Runs the source alone; gives it after each turn of its thread."""
+    guest_seed, link_seed, source_seed = np.random.SeedSequence(seed).spawn(3)
+    memory = Watched(setting.guest, np.random.default_rng(guest_seed))
+    source = SourceQemu(
+        setting,
+        memory=memory,
+        link=Link(setting.link, np.random.default_rng(link_seed)),
+        generator=np.random.default_rng(source_seed),
+        say=lambda _said, _value: None,
+        horizon_s=lambda: source.now_s + 0.013,
+    )
+    source.downtime_limit_ms, source.max_bandwidth_bytes_s = limit_ms, bandwidth_bytes_s
+    take = source.scan.take
+
+    def taking(count: int) -> None:
+        before = source.scan.bitmap.copy()
+        take(count)
+        memory.stale[before & ~source.scan.bitmap] = False
+
+    source.scan.take = taking  # type: ignore[method-assign]
+    thread = source.run()
+    for wake_s in thread:
+        yield source
+        source.now_s = wake_s
+    yield source
+
+
+@st.composite
+def random_guests(draw: st.DrawFn) -> SimulatedGuest:
+    """Guests of 16 MiB that do whatever a guest may do."""
+    pages = 4096
+
+    def writes() -> Writes:
+        start, size = draw(st.integers(0, pages - 1)), draw(st.integers(1, pages))
+        size = min(size, pages - start)
+        pattern = draw(st.sampled_from(list(Pattern)))
+        growth = draw(st.floats(0, 10 * MIB)) if pattern is Pattern.RANDOM and draw(st.booleans()) else 0.0
+        return Writes(
+            pattern=pattern,
+            start_bytes=start * 4096,
+            size_bytes=size * 4096,
+            rate_bytes_s=draw(st.floats(0, 400 * MIB)),
+            growth_bytes_s=growth,
+            growth_most_bytes=(pages - start) * 4096,
+        )
+
+    def stage(start_s: float) -> Stage:
+        return Stage(
+            start_s=start_s,
+            writes=tuple(writes() for _ in range(draw(st.integers(0, 3)))),
+            burst_period_s=draw(st.sampled_from([0.0, 0.05, 1.0])),
+            burst_duty_percent=draw(st.floats(1, 100)),
+        )
+
+    content_start = draw(st.integers(0, pages))
+    return SimulatedGuest(
+        memory_bytes=pages * 4096,
+        content_start_bytes=content_start * 4096,
+        content_bytes=draw(st.integers(0, pages - content_start)) * 4096,
+        stages=tuple(stage(start_s) for start_s in (0.0, 0.7)[: draw(st.integers(1, 2))]),
+        accelerator=draw(st.sampled_from(list(Accelerator))),
+        variation_ratio=draw(st.sampled_from([0.0, 0.4])),
+    )
+
+
+SLOW = LinkSetting(rate_bytes_s=60e6, noise_ratio=0.2, outages=(Outage(start_s=0.2, duration_s=0.1),))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    guest=random_guests(),
+    version=st.sampled_from(VERSIONS),
+    seed=st.integers(0, 1000),
+    limit_ms=st.sampled_from([0, 1, 30, 300]),
+    cap_bytes_s=st.sampled_from([0, 20_000_000]),
+)
+def test_no_page_is_ever_lost(guest, version, seed, limit_ms, cap_bytes_s):
+    """What was written to since it was last sent is in the bitmap or in the log; at the end nothing was.
+
+    And what was sent and is left adds up to all there was and all that syncs have found.
+    """
+    setting = Setting(guest=guest, qemu=version, link=SLOW)
+    source = None
+    for source in watched_copy(setting, seed=seed, limit_ms=limit_ms, bandwidth_bytes_s=cap_bytes_s):
+        memory, scan = source.memory, source.scan
+        assert not (memory.stale & ~scan.bitmap & ~memory.log).any()
+        assert scan.normal_count + scan.zero_count + scan.remaining_count == memory.page_count + scan.newly_dirty_count
+        assert scan.remaining_count == int(scan.bitmap.sum())
+        if source.now_s > 4:
+            return
+    assert source is not None
+    assert source.scan.remaining_count == 0
+    assert not source.memory.stale.any()
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    guest=random_guests(),
+    version=st.sampled_from(VERSIONS),
+    seed=st.integers(0, 1000),
+    limit_s=st.sampled_from([0.02, 0.3]),
+    gated=st.booleans(),
+    wish_s=st.one_of(st.none(), st.floats(0, 2)),
+    cut_s=st.one_of(st.none(), st.floats(0, 2)),
+)
+def test_a_run_ends_and_replays(guest, version, seed, limit_s, gated, wish_s, cut_s):
+    """Whatever the guest does and whoever cancels: it ends soon after its deadline, the same twice, and replays."""
+    outages = () if cut_s is None else (Outage(start_s=cut_s, duration_s=float("inf")),)
+    setting = Setting(guest=guest, qemu=version, link=LinkSetting(rate_bytes_s=60e6, outages=outages))
+    plan = Plan(downtime_limit_s=limit_s, deadline_s=3.0, bandwidth_bytes_s=30e6, pause_before_switchover=gated)
+    wishes = () if wish_s is None else (Wish(time_s=wish_s),)
+    run = simulate(setting, plan, seed=seed, wishes=wishes, keep_trace=True)
+    assert run == simulate(setting, plan, seed=seed, wishes=wishes, keep_trace=True)
+    assert run.outcome in (Outcome.COMPLETED, Outcome.CANCELLED, Outcome.FAILED)
+    assert run.total_s < 12
+    assert (run.downtime_s is not None) == (run.outcome is Outcome.COMPLETED)
+    assert replay(decode_trace(map(encode_record, run.records))).differences == ()
+
+
+def test_another_seed_is_another_run():
+    """Or a thousand of them would be one."""
+    setting = Setting(guest=guest_of())
+    runs = {simulate(setting, Plan(bandwidth_bytes_s=50e6), seed=seed).total_s for seed in range(5)}
+    assert len(runs) == 5
+
+
+def said(run: SimulatedRun) -> list[str]:
+    """What QEMU said, polls left out."""
+    words = []
+    for record in run.records:
+        if isinstance(record, InputRecord):
+            if isinstance(record.input, StatusSeen):
+                words.append(record.input.status.value)
+            elif isinstance(record.input, SourceStopped):
+                words.append("STOP")
+    return words
+
+
+def events(version: str, *, gated: bool = False, limit_ms: int = 100) -> list[str]:
+    """What the source says by itself in a short migration, MIGRATION_PASS included."""
+    setting = Setting(guest=guest_of(), qemu=version)
+    heard: list[str] = []
+    guest_seed, link_seed, source_seed = np.random.SeedSequence(1).spawn(3)
+    source = SourceQemu(
+        setting,
+        memory=GuestMemory(setting.guest, np.random.default_rng(guest_seed)),
+        link=Link(setting.link, np.random.default_rng(link_seed)),
+        generator=np.random.default_rng(source_seed),
+        say=lambda what, value: heard.append(what.name if what is not Said.STATUS else str(value)),
+        horizon_s=lambda: float("inf"),
+    )
+    source.downtime_limit_ms, source.max_bandwidth_bytes_s = limit_ms, 100_000_000
+    source.pause_before_switchover = gated
+    for wake_s in source.run():
+        if wake_s == float("inf"):
+            source.continued = True
+        else:
+            source.now_s = wake_s
+    return heard
+
+
+@pytest.mark.parametrize(
+    ("version", "gated", "first", "last"),
+    [
+        ("7.2", False, ["setup", "PASS", "active", "PASS"], ["STOP", "PASS", "completed"]),
+        ("10.0", False, ["setup", "PASS", "active", "PASS"], ["STOP", "device", "PASS", "completed"]),
+        ("11.1", False, ["setup", "active", "PASS"], ["PASS", "STOP", "device", "completed"]),
+        ("7.2", True, ["setup", "PASS", "active"], ["STOP", "pre-switchover", "device", "PASS", "completed"]),
+        ("10.0", True, ["setup", "PASS", "active"], ["STOP", "pre-switchover", "device", "PASS", "completed"]),
+    ],
+)
+def test_events_come_in_the_order_of_each_version(version, gated, first, last):
+    """As recorded from real ones: success and pause-before-switchover."""
+    heard = events(version, gated=gated)
+    heard = heard[: heard.index("DESTINATION_COMPLETED")]
+    assert heard[: len(first)] == first
+    assert heard[-len(last) :] == last
+
+
+@pytest.mark.parametrize("name", ["loaded", "gated", "deadline"])
+def test_livemig_is_told_the_same_in_the_same_order(name):
+    """As in the recorded traces of 10.0: statuses and STOP, and what QEMU's counters look like at the first reply."""
+    with (TRACES / f"{name}.jsonl").open("rb") as lines:
+        records = tuple(decode_trace(lines))
+    real = [record.input for record in records if isinstance(record, InputRecord)]
+    guest = guest_of("sweep", memory=128, working_set_bytes=96, dirty_rate_bytes_s=4000)
+    if name != "deadline":
+        guest = guest_of(memory=128, working_set_bytes=24, dirty_rate_bytes_s=40)
+    run = simulate(Setting(guest=guest), records[0].plan, seed=1, keep_trace=True)
+    words = [
+        one.status.value if isinstance(one, StatusSeen) else "STOP"
+        for one in real
+        if isinstance(one, StatusSeen | SourceStopped)
+    ]
+    assert said(run) == words
+    first_real = next(one.observation for one in real if isinstance(one, Observed))
+    first = next(
+        record.input.observation
+        for record in run.records
+        if isinstance(record, InputRecord) and isinstance(record.input, Observed)
+    )
+    given_real = {name for name in first_real.__struct_fields__ if getattr(first_real, name) is not None}
+    assert given_real == {name for name in first.__struct_fields__ if getattr(first, name) is not None}
+
+
+@pytest.mark.parametrize("version", ["7.2", "10.0"])
+@pytest.mark.parametrize("limit_s", [0.3, 0.0])
+def test_a_first_pass_within_the_first_slot_is_dangerous(version, limit_s):
+    """7.2 and 10.0 know no threshold in the first 100 ms, nor with a limit of 0: no sync, all in the downtime."""
+    fast = LinkSetting(rate_bytes_s=2e9)
+    cap = None if limit_s else 100e6
+    guest = guest_of(dirty_rate_bytes_s=400)
+    run = simulate(Setting(guest=guest, qemu=version, link=fast), Plan(), Fixed(limit_s, cap), seed=1)
+    assert run.outcome is Outcome.COMPLETED
+    assert run.sync_count == 2
+    assert run.stopped_sent_bytes > 5 * MIB
+
+
+def test_the_newest_looks_first():
+    """11.1 syncs where the older ones stop the guest."""
+    setting = Setting(guest=guest_of(dirty_rate_bytes_s=400), qemu="11.1", link=LinkSetting(rate_bytes_s=2e9))
+    run = simulate(setting, Plan(), Fixed(0.3), seed=1)
+    assert run.sync_count > 1
+    assert run.first_copy_s is not None
+    assert run.first_copy_s < run.total_s - 0.03
+
+
+@pytest.mark.parametrize(("version", "excess_bytes"), [("7.2", 3 * 4104), ("10.0", 2 * 131328)])
+def test_a_slot_keeps_to_its_quota(version, excess_bytes):
+    """7.2 to the page, 10.0 to what its buffer holds; the rest of each slot the thread sleeps."""
+    cap_bytes_s = 50_000_000
+    source = None
+    seen: list[tuple[float, int]] = []
+    setting = Setting(guest=guest_of(dirty_rate_bytes_s=200), qemu=version)
+    for source in watched_copy(setting, seed=1, limit_ms=1, bandwidth_bytes_s=cap_bytes_s):
+        seen.append((source.now_s, source.sent_bytes))
+        if source.now_s > 1.5:
+            break
+    assert source is not None
+    slots = [
+        sent_bytes - next(past_bytes for past_s, past_bytes in reversed(seen) if past_s <= time_s - 0.1)
+        for time_s, sent_bytes in seen
+        if time_s > 0.3
+    ]
+    assert max(slots) <= cap_bytes_s / 10 + excess_bytes
+    assert sum(slots) / len(slots) > cap_bytes_s / 10 * 0.9
+
+
+def test_a_larger_limit_makes_more_and_shorter_rounds():
+    """A round ends as soon as the rest is under the threshold."""
+    guest = guest_of("random", memory=128, working_set_bytes=64, dirty_rate_bytes_s=2000)
+    link = LinkSetting(rate_bytes_s=5e8)
+    plan = Plan(downtime_limit_s=0.001, deadline_s=6.0, bandwidth_bytes_s=50e6)
+    held = simulate(Setting(guest=guest, link=link), plan, Fixed(0.02, 50e6), seed=1, wishes=(Wish(time_s=6.0),))
+    wide = simulate(Setting(guest=guest, link=link), plan, Fixed(1.2, 50e6), seed=1, wishes=(Wish(time_s=6.0),))
+    assert wide.round_count > 5 * held.round_count
+
+
+def test_the_bandwidth_told_beforehand_counts():
+    """``avail-switchover-bandwidth`` takes the place of what the last slot has shown; below 1000 it truncates to 0."""
+    guest = guest_of(dirty_rate_bytes_s=200)
+    found = []
+    for bandwidth_bytes_s in (0, 999, 1000, 10**12):
+        setting = Setting(guest=guest)
+        for source in watched_copy(setting, seed=1, limit_ms=2, bandwidth_bytes_s=50_000_000):
+            source.avail_switchover_bandwidth_bytes_s = bandwidth_bytes_s
+            if source.now_s > 0.5:
+                break
+        found.append(source.threshold_bytes)
+    assert found[0] == pytest.approx(100_000, rel=0.05)
+    assert found[1:3] == [0, 2]
+    assert found[3] > 2**40 or source.stopped_s is not None
+
+
+def test_the_log_forgets_late_under_kvm():
+    """Of the second GiB only when its first page is sent; a page written before that is sent once, under TCG twice."""
+    for accelerator, twice in ((Accelerator.KVM, False), (Accelerator.TCG, True)):
+        guest = SimulatedGuest(
+            memory_bytes=2048 * MIB, content_bytes=2048 * MIB, page_bytes=MIB, accelerator=accelerator
+        )
+        memory = GuestMemory(guest, np.random.default_rng(1))
+        scan = RamScan(guest, memory)
+        scan.sync(0.0)
+        memory.log[1500] = True
+        while scan.remaining_count:
+            scan.take(min(100, scan.prepare(0.0)))
+        assert bool(memory.log[1500]) is twice
+        memory.log[1501] = True
+        scan.sync(0.1)
+        assert scan.remaining_count == 1 + twice
+
+
+def test_a_cut_link_is_noticed():
+    """Before the switchover the watchdog cancels; within it the connection is cut and the guest runs on."""
+    cut = LinkSetting(rate_bytes_s=100e6, outages=(Outage(start_s=0.4, duration_s=float("inf")),))
+    run = simulate(Setting(guest=guest_of(), link=cut), Plan(), seed=1)
+    assert run.outcome is Outcome.CANCELLED
+    assert 5.3 < run.total_s < 5.8
+    slow = LinkSetting(rate_bytes_s=20e6)
+    plan = Plan(deadline_s=0.5, at_deadline=AtDeadline.PAUSE)
+    whole = simulate(Setting(guest=guest_of(), link=slow), plan, seed=1)
+    assert whole.outcome is Outcome.COMPLETED
+    assert whole.downtime_s is not None
+    dead_s = whole.total_s - whole.downtime_s / 2
+    dead = msgspec.structs.replace(slow, outages=(Outage(start_s=dead_s, duration_s=float("inf")),))
+    for version, last in (("10.0", ["STOP", "device", "failed"]), ("11.1", ["STOP", "device", "failing", "failed"])):
+        setting = Setting(guest=guest_of(), link=dead, qemu=version)
+        run = simulate(setting, plan, seed=1, keep_trace=True)
+        assert run.outcome is Outcome.FAILED
+        assert said(run)[-len(last) :] == last
+
+
+def test_what_is_tuned_takes_effect():
+    """A guest that can't converge arrives soon after its limit was raised: at the next slot."""
+    guest = guest_of("random", memory=128, working_set_bytes=64, dirty_rate_bytes_s=2000)
+    wish = Wish(time_s=3.0, change=PlanChange(downtime_limit_s=2.0))
+    setting, plan = Setting(guest=guest), Plan(downtime_limit_s=0.02, bandwidth_bytes_s=50e6)
+    run = simulate(setting, plan, seed=1, wishes=(wish,))
+    assert run.outcome is Outcome.COMPLETED
+    assert run.downtime_s is not None
+    assert 3.0 < run.total_s - run.downtime_s < 3.25
+
+
+def test_one_that_never_ends_is_ended():
+    """A guest that dirties more than fits, without a deadline."""
+    setting = Setting(guest=guest_of("sweep", dirty_rate_bytes_s=3000), bound_s=4.0)
+    run = simulate(setting, Plan(downtime_limit_s=0.02, bandwidth_bytes_s=20e6), seed=1)
+    assert run.outcome is Outcome.CANCELLED
+    assert 4.0 < run.total_s < 4.3
+
+
+def test_a_coarser_simulation_finds_the_same():
+    """Pieces of 64 KiB of a guest that writes in a row: the same figures, roughly."""
+    writes = Writes(pattern=Pattern.SWEEP, size_bytes=64 * MIB, rate_bytes_s=20 * MIB)
+    found = []
+    for page_bytes in (4096, 65536):
+        guest = SimulatedGuest(
+            memory_bytes=256 * MIB, content_bytes=192 * MIB, stages=(Stage(writes=(writes,)),), page_bytes=page_bytes
+        )
+        found.append(simulate(Setting(guest=guest), Plan(bandwidth_bytes_s=50e6), seed=1))
+    fine, coarse = found
+    assert coarse.total_s == pytest.approx(fine.total_s, rel=0.05)
+    assert coarse.sent_bytes == pytest.approx(fine.sent_bytes, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda: Setting(guest=guest_of(), qemu="9.9"),
+        lambda: Setting(guest=guest_of(), bound_s=0),
+        lambda: Costs(stop_s=-1),
+    ],
+)
+def test_what_makes_no_sense_is_refused(wrong):
+    """With one line."""
+    with pytest.raises(PlanError):
+        wrong()

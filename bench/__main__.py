@@ -10,6 +10,7 @@ from bench.dirtyring import dirtyring
 from bench.footprint import footprint
 from bench.pingpong import pingpong
 from bench.runner import CouldNotMeasure
+from bench.simulation import simulation
 from bench.startup import startup
 from bench.switchover import switchover
 from livemig.core.errors import LivemigError
@@ -60,7 +61,7 @@ def bench() -> None:
     """
 
 
-for command in (switchover, startup, footprint, pingpong, dirtyring):
+for command in (switchover, startup, footprint, pingpong, dirtyring, simulation):
     bench.add_command(command)
 
 if __name__ == "__main__":

@@ -12,8 +12,11 @@ import msgspec
 from livemig.core.errors import CommandError
 from livemig.qemu.command_line import device_ids
 from livemig.qemu.compare import hotplug_arguments
+from livemig.qemu.inventory import Inventory
 from livemig.qemu.inventory_query import take_inventory
 from livemig.qemu.monitor import Monitor
+
+_NAMED, _NAMELESS = "/machine/peripheral", "/machine/peripheral-anon"
 
 
 class Hotplug(msgspec.Struct, frozen=True, kw_only=True):
@@ -21,42 +24,67 @@ class Hotplug(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         plugged: The arguments that would make what was plugged in.
-        unplugged: The ids of the devices that were taken out.
+        unplugged: The ids of the command line's devices that were taken out, also of those that came back.
+        addresses: Where the devices are that stayed, by id and property; empty unless some were taken out, for QEMU
+            gives places by order.
         generation_id: The guest's generation id, empty when it has none.
     """
 
     plugged: tuple[str, ...] = ()
     unplugged: frozenset[str] = frozenset()
+    addresses: Mapping[str, Mapping[str, str]] = {}
     generation_id: str = ""
 
 
 async def hotplug_since_start(monitor: Monitor, arguments: Sequence[str], config_files: Mapping[str, str]) -> Hotplug:
     """Compares the devices there are with the command line.
 
-    The whole inventory is only taken where a device is there that the line does not name: each question is one that
-    the guest's QEMU has to answer while it runs.
+    The whole inventory is only taken where something changed: each question is one that the guest's QEMU has to
+    answer while it runs.
 
     Raises:
         CommandLineError: When the command line can't be read.
         LivemigError: When the source does not answer.
     """
     said = device_ids(arguments, config_files)
-    there = await _device_ids(monitor)
     generation_id = ""
-    if any("vmgenid" in argument for argument in arguments):
+    if any("vmgenid" in text for text in (*arguments, *config_files.values())):
         generation_id = await _generation_id(monitor)
-    if there is None:
+    named, nameless = await _children(monitor, _NAMED), await _children(monitor, _NAMELESS)
+    if named is None or nameless is None:
         return Hotplug(generation_id=generation_id)
-    plugged = hotplug_arguments(await take_inventory(monitor)) if there - said else ()
-    return Hotplug(plugged=plugged, unplugged=said - there, generation_id=generation_id)
+    plugged = {name for name in named if await _is_hotplugged(monitor, f"{_NAMED}/{name}")}
+    plugged_nameless = [name for name in nameless if await _is_hotplugged(monitor, f"{_NAMELESS}/{name}")]
+    unplugged = said - (named - plugged)
+    if not (plugged or plugged_nameless or unplugged):
+        return Hotplug(generation_id=generation_id)
+    inventory = await take_inventory(monitor)
+    return Hotplug(
+        plugged=hotplug_arguments(inventory),
+        unplugged=unplugged,
+        addresses=_addresses(inventory, said - unplugged) if unplugged else {},
+        generation_id=generation_id,
+    )
 
 
-async def _device_ids(monitor: Monitor) -> frozenset[str] | None:
+def _addresses(inventory: Inventory, names: frozenset[str]) -> dict[str, dict[str, str]]:
+    devices = [device for device in inventory.devices or () if device.id in names and device.address]
+    return {device.id: {"bus": device.bus, **device.address} for device in devices}
+
+
+async def _children(monitor: Monitor, path: str) -> frozenset[str] | None:
     try:
-        children = await monitor.execute("qom-list", {"path": "/machine/peripheral"})
+        children = await monitor.execute("qom-list", {"path": path})
     except CommandError:
         return None
     return frozenset(child["name"] for child in children if child["type"].startswith("child<"))
+
+
+async def _is_hotplugged(monitor: Monitor, path: str) -> bool:
+    try:
+        return bool(await monitor.execute("qom-get", {"path": path, "property": "hotplugged"}))
+    except CommandError:
+        return False  # it has just gone
 
 
 async def _generation_id(monitor: Monitor) -> str:

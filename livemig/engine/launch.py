@@ -10,10 +10,14 @@ import contextlib
 import os
 from typing import Any
 
+import msgspec
+
 from livemig.core.errors import ConnectError, LaunchError, LivemigError
 from livemig.core.status import RunState
 from livemig.engine.launch_plan import MARKER, LaunchPlan, listened_at, remove_folder
+from livemig.hosts.confinement import not_taken_over
 from livemig.hosts.local import LocalProcess
+from livemig.hosts.process import read_process
 from livemig.hosts.start import StartedProcess, start
 from livemig.qemu.address import Address
 from livemig.qemu.command_line import (
@@ -30,7 +34,7 @@ class Launched:
     """A QEMU that livemig launched, waiting for the guest. It goes on when livemig ends.
 
     Attributes:
-        plan: What it was launched by.
+        plan: What it was launched by; its warnings now also name what it could not take over from the source.
     """
 
     def __init__(self, plan: LaunchPlan, started: StartedProcess) -> None:
@@ -86,7 +90,26 @@ async def launch(plan: LaunchPlan, *, timeout_s: float = ANSWER_BOUND_S) -> Laun
     except BaseException:
         await asyncio.shield(launched.end())
         raise
+    launched.plan = msgspec.structs.replace(plan, warnings=(*plan.warnings, *_not_taken_over(plan, launched.process)))
     return launched
+
+
+def _not_taken_over(plan: LaunchPlan, process: LocalProcess) -> tuple[str, ...]:
+    """What of the source's surroundings the kernel did not grant, seen at the running process."""
+    if plan.source_pid is None:
+        return ()
+    try:
+        wanted, found = (read_process(pid).surroundings for pid in (plan.source_pid, process.pid))
+    except OSError:
+        return ()
+    names = {
+        "cpus": "processors (affinity)",
+        "nice": "nice value",
+        "scheduling": "scheduling class",
+        "oom_score_adj": "oom_score_adj",
+    }
+    differing = tuple(text for name, text in names.items() if getattr(wanted, name) != getattr(found, name))
+    return not_taken_over(plan.source_pid, process.pid, differing)
 
 
 def _make_folder(plan: LaunchPlan) -> None:

@@ -106,6 +106,7 @@ class LaunchPlan(msgspec.Struct, frozen=True, kw_only=True):
         owner: User and group that the folder is for.
         changes: What differs from the source's command line, one line each.
         warnings: What may not be as the user thinks.
+        source_pid: The source's process, None when it can't be seen.
         source_folder: The folder of a source that livemig launched itself, to be removed once that has ended.
     """
 
@@ -118,6 +119,7 @@ class LaunchPlan(msgspec.Struct, frozen=True, kw_only=True):
     owner: tuple[int, int]
     changes: tuple[str, ...]
     warnings: tuple[str, ...]
+    source_pid: int | None
     source_folder: Path | None
 
     @property
@@ -249,6 +251,7 @@ def _planned(facts: ProcessFacts, path: str, options: LaunchOptions, machine_typ
         folders=_folders(arguments, surroundings.cwd),
         plugged=hotplug.plugged,
         unplugged=hotplug.unplugged,
+        addresses=hotplug.addresses,
         generation_id=hotplug.generation_id,
     )
     line = destination_line(arguments, request)
@@ -281,6 +284,7 @@ def _checked(
         owner=(owner.user, owner.group),
         changes=tuple(redacted_text(change, secrets) for change in line.changes),
         warnings=(*line.warnings, *_program_warnings(facts)),
+        source_pid=None if facts is None else facts.pid,
         source_folder=None if facts is None else _own_folder(facts),
     )
 

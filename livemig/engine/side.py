@@ -65,7 +65,7 @@ class Side:
         self.facts = facts
         self.settings = MigrationSettings(monitor)
         local = facts.thread_ids and address.is_loopback  # elsewhere the number would name a stranger here
-        self.process = LocalProcess.of_thread(facts.thread_ids[0]) if local else None
+        self.process = LocalProcess.of_thread(facts.thread_ids[0], monitor.open_socket) if local else None
 
     @classmethod
     async def connect(cls, name: SideName, address: Address) -> Side:

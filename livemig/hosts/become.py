@@ -4,6 +4,7 @@ It reads one JSON object from its standard input: nothing of it shows in the pro
 needed. Started by `livemig.hosts.start` with ``python -I -S``; imports only what that has.
 """
 
+import contextlib
 import json
 import os
 import resource
@@ -26,6 +27,7 @@ def become(what: dict[str, Any]) -> None:
     own = (os.geteuid(), os.getegid())
     if what["network_namespace"] is not None:
         _enter_network(what["network_namespace"])
+    _schedule(what)
     _limit(what["limits"])
     os.chdir(what["cwd"])
     os.umask(what["umask"])
@@ -50,6 +52,19 @@ def _enter_network(path: str) -> None:
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     if libc.setns(descriptor, CLONE_NEWNET) != 0:
         raise OSError(ctypes.get_errno(), "the source's network namespace can't be entered")
+
+
+def _schedule(what: dict[str, Any]) -> None:
+    """As far as livemig may; `livemig.engine.launch` looks afterwards what came of it."""
+    kind, priority = what["scheduling"]
+    with contextlib.suppress(OSError):
+        os.sched_setaffinity(0, what["cpus"])
+    with contextlib.suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, 0, what["nice"])
+    with contextlib.suppress(OSError):
+        os.sched_setscheduler(0, kind, os.sched_param(priority))
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:  # noqa: PTH123
+        file.write(str(what["oom_score_adj"]))
 
 
 def _limit(limits: dict[str, list[int]]) -> None:

@@ -9,7 +9,10 @@ import asyncio
 import os
 import select
 import signal
+import socket
 from pathlib import Path
+
+from livemig.hosts.peer import holds_other_end
 
 
 class LocalProcess:
@@ -29,17 +32,26 @@ class LocalProcess:
         self._descriptor = os.pidfd_open(pid)
 
     @classmethod
-    def of_thread(cls, thread_id: int) -> LocalProcess | None:
+    def of_thread(cls, thread_id: int, connection: socket.socket | None = None) -> LocalProcess | None:
         """Returns the process that a thread belongs to (QEMU's ``thread-id`` of a vCPU), or None when it can't be seen.
 
         It can't be seen when it has ended, runs on another machine, or in another pid namespace. There the number may
-        be a stranger's here, who must not be taken for QEMU: it would be killed in its place.
+        be a stranger's here, even another guest's QEMU, who must not be taken for it: it would be killed in its place.
+
+        Args:
+            thread_id: As QEMU says it.
+            connection: The connection on which it says so: the process has to hold its other end. None believes it.
         """
+        held = None
         try:
-            pid = _field(thread_id, "Tgid:", 0)
-            return cls(pid) if _looks_like_qemu(pid) else None
+            held = cls(_field(thread_id, "Tgid:", 0))
+            if connection is None or holds_other_end(held.pid, connection):
+                return held
         except (OSError, StopIteration):
-            return None
+            pass
+        if held is not None:
+            held.close()
+        return None
 
     @property
     def alive(self) -> bool:
@@ -86,14 +98,6 @@ def _ended(descriptor: int) -> bool:
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
     return bool(poll.poll(0))
-
-
-def _looks_like_qemu(pid: int) -> bool:
-    """Whether the program's name, or what it was started as, is one that QEMU goes by."""
-    folder = Path(f"/proc/{pid}")
-    program = folder.joinpath("cmdline").read_bytes().partition(b"\0")[0].rpartition(b"/")[2]
-    names = (folder.joinpath("comm").read_bytes(), program)
-    return any(word in name.lower() for name in names for word in (b"qemu", b"kvm"))
 
 
 def _field(thread_id: int, name: str, index: int) -> int:

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import msgspec
 
+from livemig.hosts.confinement import cgroup_limits
+
 SYSTEMCTL_BOUND_S = 3.0
 _DELETED = " (deleted)"
 _UNIT = re.compile(r"/([^/]+\.service)(?:/|$)")
@@ -48,6 +50,10 @@ class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
         environment: Its environment, as it was at its start.
         cwd: Its working folder.
         network_namespace: A path to enter it by while the process lives, or None when it is livemig's own.
+        cpus: The processors it may run on.
+        nice: Its nice value.
+        scheduling: Its scheduling class and static priority, by the kernel's numbers.
+        oom_score_adj: How much rather than others it is to be killed when memory runs out.
     """
 
     user: int
@@ -58,6 +64,10 @@ class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
     environment: dict[str, str]
     cwd: str
     network_namespace: str | None
+    cpus: tuple[int, ...]
+    nice: int
+    scheduling: tuple[int, int]
+    oom_score_adj: int
 
 
 class ProcessFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -140,10 +150,18 @@ def busy_ports(pid: int | None = None) -> frozenset[int]:
     return frozenset(ports)
 
 
-def available_memory_bytes() -> int:
-    """How much memory a new process may take without swapping, by the kernel's own estimate."""
-    found = re.search(r"^MemAvailable:\s*(\d+) kB", _text(Path("/proc/meminfo")), re.MULTILINE)
-    return int(found[1]) * 1024 if found else 0
+def available_memory_bytes(memory_info: Path = Path("/proc/meminfo")) -> int:
+    """How much memory a new process may take without swapping, by the kernel's own estimate and livemig's cgroup.
+
+    Args:
+        memory_info: The kernel's account of the host's memory.
+    """
+    found = re.search(r"^MemAvailable:\s*(\d+) kB", _text(memory_info), re.MULTILINE)
+    available_bytes = int(found[1]) * 1024 if found else 0
+    if systemd_runs():
+        return available_bytes  # the new process gets a cgroup of its own
+    room_bytes = cgroup_limits("self").memory_room_bytes
+    return available_bytes if room_bytes is None else min(available_bytes, room_bytes)
 
 
 def supervisor(facts: ProcessFacts) -> str | None:
@@ -174,6 +192,7 @@ _OWN = Path("/proc/self")
 
 def _surroundings(folder: Path) -> Surroundings:
     status = dict(_pairs(_text(folder / "status").splitlines()))
+    pid = int(status["Pid"])
     own_network = _namespace(folder, "net") == _namespace(_OWN, "net")
     return Surroundings(
         user=int(status["Uid"].split()[1]),
@@ -184,6 +203,10 @@ def _surroundings(folder: Path) -> Surroundings:
         environment=dict(_environment(_text(folder / "environ"))),
         cwd=str((folder / "cwd").readlink()),
         network_namespace=None if own_network else f"{folder}/ns/net",
+        cpus=tuple(sorted(os.sched_getaffinity(pid))),
+        nice=os.getpriority(os.PRIO_PROCESS, pid),
+        scheduling=(os.sched_getscheduler(pid) & ~os.SCHED_RESET_ON_FORK, os.sched_getparam(pid).sched_priority),
+        oom_score_adj=int(_text(folder / "oom_score_adj")),
     )
 
 

@@ -8,12 +8,14 @@ import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import livemig
 from livemig.core import policy
 from livemig.core.errors import LivemigError
 from livemig.core.event import Ended, Event
 from livemig.engine import finish, live, preflight, settle, side
+from livemig.hosts import local
 from livemig.qemu.monitor import Monitor
 from tests.qmp.fake_migration import FakeGuest, FakeMigration
 from tests.qmp.fake_qemu import JSON, FakeQemu, Faults
@@ -129,6 +131,9 @@ async def fake_pair(
     """Starts two fakes, each with a process that ends with it, and the other way round."""
     async with contextlib.AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lm-")))
+        stack.enter_context(
+            mock.patch.object(local, "holds_other_end", return_value=True)
+        )  # the test's own process does
         fakes = []
         for name, faults, state in (
             ("source", source, {"guest": guest}),

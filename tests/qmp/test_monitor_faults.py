@@ -298,11 +298,11 @@ async def test_an_event_that_overtakes_the_negotiation_is_no_refusal(tmp_path: P
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(GREETING)
-        await reader.readline()
+        await reader.read(4096)
         event = {"event": "STOP", "timestamp": {"seconds": 1, "microseconds": 0}}
         for message in (event, event, {"return": {}}):
             writer.write(json.dumps(message).encode() + b"\r\n")
-        request = json.loads(await reader.readline())
+        request = json.loads(await reader.read(4096))
         writer.write(json.dumps({"return": {"status": "paused"}, "id": request["id"]}).encode() + b"\r\n")
         await reader.read()
         writer.close()

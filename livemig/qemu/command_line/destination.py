@@ -31,6 +31,7 @@ from livemig.qemu.command_line.request import DestinationLine, Request
 from livemig.qemu.command_line.rewriting import Entry, Rewriting, is_path_key
 from livemig.qemu.command_line.secrets import redacted_text, secrets_in, secrets_in_config
 from livemig.qemu.command_line.settings import apply_settings
+from livemig.qemu.command_line.since_start import map_override, with_hotplug, with_set_options
 
 _DROPPED = frozenset({"daemonize", "incoming", "loadvm", "S"})
 _NOT_EXTRA = _DROPPED | {"preconfig", "chroot", "snapshot"}
@@ -111,6 +112,8 @@ class _Destination:
             "audiodev": self._audio,
             "vnc": self._vnc,
         }
+        for name in ("global", "set"):
+            self._rewriters[name] = lambda entry: map_override(entry, self._rewriting)
         for name in SPEC_OPTIONS:
             self._rewriters[name] = self._spec
         for name in NETWORK_OPTIONS:
@@ -128,8 +131,7 @@ class _Destination:
     def line(self, arguments: Sequence[str]) -> DestinationLine:
         """Returns the line derived from a source's."""
         entries = [Entry(each) for each in self._taken_over(parse(arguments))]
-        entries = [*filter(self._is_plugged_in, entries)]
-        entries += self._plugged(entries)
+        entries = with_hotplug(with_set_options(entries), self._rewriting)
         self._name_machine(entries)
         changes = apply_settings(self._request.settings, entries)
         self._rewriting.backends.update(backend_chardevs(entries))
@@ -185,27 +187,6 @@ class _Destination:
                 self._rewriting.changes.append(f"{each.text}: dropped")
             else:
                 found.append(each)
-        return found
-
-    def _is_plugged_in(self, entry: Entry) -> bool:
-        identity = entry.get("id") if entry.name == "device" else None
-        if identity is None or identity not in self._request.unplugged:
-            return True
-        self._rewriting.changes.append(f"{entry.option.text}: dropped, since it was unplugged")
-        return False
-
-    def _plugged(self, entries: Sequence[Entry]) -> list[Entry]:
-        """What was plugged in since the start, less the back ends that the line has anyhow."""
-        there = {(entry.name, name) for entry in entries if (name := _name_of(entry))}
-        found = []
-        for each in parse(self._request.plugged):
-            entry = Entry(each)
-            if (entry.name, _name_of(entry)) in there:
-                continue
-            if "…" in each.text:
-                self._rewriting.refuse(each.text, "it was plugged in, and not all of it can be read: use --dst-command")
-            self._rewriting.changes.append(f"{each.text}: added, since it was plugged in")
-            found.append(entry)
         return found
 
     def _is_replaced_monitor(self, each: Option) -> bool:
@@ -305,7 +286,7 @@ class _Destination:
     def _device(self, entry: Entry) -> None:
         check_device(self._rewriting, entry)
         identity = self._request.generation_id
-        if entry.get("driver") == "vmgenid" and identity and entry.get("guid") != identity:
+        if entry.get("driver") == "vmgenid" and identity and "guid" not in entry.settled:
             self._rewriting.changed("-device vmgenid guid", entry.get("guid") or "none", identity)
             entry.properties.set("guid", identity)
 
@@ -352,10 +333,6 @@ class _Destination:
             probe.rewrite(Entry(each))
         for what, port in probe.moved_ports:
             self._rewriting.refuse(what, f"port {port} is taken: choose another")
-
-
-def _name_of(entry: Entry) -> str | None:
-    return entry.get("node-name") or entry.get("id")
 
 
 def _is_ours(entry: Entry) -> bool:

@@ -1,5 +1,19 @@
 """Fixtures that more than one folder of tests uses."""
 
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
 from tests.engine.fixtures import either_pair, pair, waiting_pair
 
 __all__ = ["either_pair", "pair", "waiting_pair"]
+
+
+@pytest.fixture(autouse=True)
+def own_state(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What livemig keeps from run to run is each test's own, and empty at first."""
+    folder = tmp_path_factory.mktemp("state")
+    monkeypatch.setenv("XDG_STATE_HOME", str(folder))
+    return folder

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from livemig.cli.forecast_words import against_actual, forecast_line
 from livemig.core import event as events
 from livemig.core.report import Report
 from livemig.core.units import format_duration, format_rate, format_size
@@ -29,6 +30,8 @@ def _text(event: events.Event) -> str | None:
             return _round_text(event)
         case events.Decided(actions=actions, reason=reason):
             return f"{', '.join(str(action) for action in actions)}: {reason}" if actions else None
+        case events.Forecasted(forecast=forecast):
+            return forecast_line(forecast)
         case events.Warned(text=text):
             return f"warning: {text}"
         case events.SourceStopped():
@@ -69,5 +72,6 @@ def closing_lines(report: Report) -> list[str]:
             f"QEMU's own figure {format_duration(report.qemu_downtime_s or 0)}; "
             f"clocks known to {format_duration(parts.clock_uncertainty_s)})"
         )
+    lines += against_actual(report)
     lines += [f"warning: {text}" for text in report.warnings]
     return lines

@@ -9,6 +9,7 @@ import msgspec
 
 from livemig.core.action import Action
 from livemig.core.phases import Phase
+from livemig.core.prediction import Forecast
 from livemig.core.rounds import Round
 
 
@@ -44,6 +45,18 @@ class Prepared(_Event, frozen=True, kw_only=True, tag="prepared"):
     fixed_downtime_s: float
 
 
+class Sampled(_Event, frozen=True, kw_only=True, tag="sampled"):
+    """The running guest is being sampled, before ``migrate``.
+
+    Attributes:
+        passed_s: For how long by now.
+        wanted_s: For how long in all.
+    """
+
+    passed_s: float
+    wanted_s: float
+
+
 class DestinationLaunched(_Event, frozen=True, kw_only=True, tag="destination-launched"):
     """No QEMU waited at the destination's address: one was launched by the source's command line.
 
@@ -69,6 +82,7 @@ class Progressed(_Event, frozen=True, kw_only=True, tag="progressed"):
         newly_dirtied_bytes_s: The last round's newly dirtied bytes over its duration; None in the first round.
         expected_downtime_s: What a switchover now would cost; None before the first counters.
         downtime_limit_s: The user's limit.
+        left_s: The time left as a range in seconds, its 5 % and 95 % quantiles; None when nothing is known of it.
     """
 
     phase: Phase
@@ -80,6 +94,7 @@ class Progressed(_Event, frozen=True, kw_only=True, tag="progressed"):
     newly_dirtied_bytes_s: float | None
     expected_downtime_s: float | None
     downtime_limit_s: float
+    left_s: tuple[float, float] | None = None
 
 
 class RoundCompleted(_Event, frozen=True, kw_only=True, tag="round-completed"):
@@ -102,6 +117,12 @@ class Warned(_Event, frozen=True, kw_only=True, tag="warned"):
     """Something the user should know that does not end the migration."""
 
     text: str
+
+
+class Forecasted(_Event, frozen=True, kw_only=True, tag="forecasted"):
+    """What is to be expected of the migration, as known now."""
+
+    forecast: Forecast
 
 
 class SourceStopped(_Event, frozen=True, kw_only=True, tag="source-stopped"):
@@ -154,17 +175,19 @@ class Ended(_Event, frozen=True, kw_only=True, tag="ended"):
     qemu_downtime_s: float | None
     sent_bytes: int
     round_count: int
-    forecasts: tuple[()] = ()
+    forecasts: tuple[Forecast, ...] = ()
     warnings: tuple[str, ...] = ()
     reason: str = ""
 
 
 Event = (
     Prepared
+    | Sampled
     | DestinationLaunched
     | Progressed
     | RoundCompleted
     | Decided
+    | Forecasted
     | Warned
     | SourceStopped
     | DestinationRunning

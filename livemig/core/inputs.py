@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import msgspec
 
+from livemig.core.foreknowledge import Foreknowledge
 from livemig.core.observation import Observation
 from livemig.core.plan import PlanChange
 from livemig.core.status import MigrationStatus, RunState
@@ -18,6 +19,8 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True, tag="prepared"):
     time_s: float
     memory_bytes: int
     """The guest's memory, as ``query-memory-size-summary`` gives it."""
+    known: Foreknowledge = Foreknowledge()
+    """What is known of the guest and the link beforehand."""
 
 
 class Observed(msgspec.Struct, frozen=True, kw_only=True, tag="observed"):

@@ -41,6 +41,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         pause_before_switchover: Let QEMU stop the guest and wait for livemig's word before it sends the rest. A last
             gate: a cancel up to that word is certain to leave the guest at the source. Costs a round trip of downtime,
             and a guest whose controller dies just then stands still until somebody comes.
+        sample_s: How long the running guest is sampled for the forecast before ``migrate``, in seconds; 0 is not at
+            all.
         fixed_downtime_s: The part of the downtime that does not depend on what is left to send, in seconds, as an
             earlier report measured it for this pair of QEMUs; None takes the policy's prior.
 
@@ -55,6 +57,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     probation_s: float = 2.0
     keep_source: bool = False
     pause_before_switchover: bool = False
+    sample_s: float = 0.0
     fixed_downtime_s: float | None = None
 
     def __post_init__(self) -> None:
@@ -79,6 +82,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             raise PlanError(f"at-deadline {self.at_deadline} needs a deadline: give one, such as --deadline 5min")
         if not 0 <= self.probation_s <= 3600:
             raise PlanError(f"probation {format_duration(self.probation_s)} is out of range: give 0s to 1h")
+        if not 0 <= self.sample_s <= 600:
+            raise PlanError(f"sampling for {format_duration(self.sample_s)} is out of range: give 0s to 10min")
         if self.fixed_downtime_s is not None and not 0 <= self.fixed_downtime_s < DOWNTIME_LIMIT_MOST_S:
             raise PlanError("the fixed part of the downtime must be 0 or more, in seconds")
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import msgspec
 
+from livemig.core.dirty_sample import DirtySample
 from livemig.core.event import Ended
 from livemig.core.outcome import Outcome, RunningOn
 from livemig.core.plan import Plan
+from livemig.core.prediction import Forecast
 from livemig.core.rounds import Round
 
 NEXT_TO_NOTHING_BYTES = 256 * 1024
@@ -50,6 +52,9 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         sent_bytes: What went over the wire.
         round_count: Passes over dirty memory, the first full copy included.
         rounds: The passes that were seen to end.
+        samples: What is known of how the guest dirties memory: sampled before, and shown by the rounds.
+        sampled_s: How long the guest was sampled before ``migrate``; not part of `total_s`.
+        forecasts: What was said beforehand, in order: at the start, after rounds, at the commit.
         fixed_downtime_s: What of the downtime was taken as fixed, in seconds.
         fixed_downtime_measured: Whether that was measured for this pair, not the prior.
         fixed_downtime_found_s: The fixed part as this run shows it (see the function of that name), or None. Worth
@@ -72,6 +77,9 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     sent_bytes: int = 0
     round_count: int = 0
     rounds: tuple[Round, ...] = ()
+    samples: tuple[DirtySample, ...] = ()
+    sampled_s: float = 0.0
+    forecasts: tuple[Forecast, ...] = ()
     fixed_downtime_s: float = 0.0
     fixed_downtime_measured: bool = False
     fixed_downtime_found_s: float | None = None
@@ -91,6 +99,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
             qemu_downtime_s=self.qemu_downtime_s,
             sent_bytes=self.sent_bytes,
             round_count=self.round_count,
+            forecasts=self.forecasts,
             warnings=self.warnings,
             reason=self.reason,
         )

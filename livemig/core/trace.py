@@ -15,7 +15,7 @@ from livemig.core.inputs import Input
 from livemig.core.plan import Plan
 from livemig.core.policy import Decision
 
-TRACE_VERSION = 1
+TRACE_VERSION = 2
 
 
 class TraceHeader(msgspec.Struct, frozen=True, kw_only=True, tag_field="record", tag="header"):

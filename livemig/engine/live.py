@@ -24,12 +24,14 @@ from livemig.core.action import (
     Yank,
 )
 from livemig.core.errors import LivemigError, MonitorLost
+from livemig.core.foreknowledge import Foreknowledge
 from livemig.core.observation import Observation
+from livemig.core.outlook import Outlook
 from livemig.core.phases import TRANSITIONS, Phase
 from livemig.core.plan import Plan, PlanChange
 from livemig.core.policy import STOPPED_BY_QEMU, Decision, Policy
 from livemig.core.progress import Progress
-from livemig.core.rounds import Round, RoundTracker
+from livemig.core.rounds import Round
 from livemig.core.status import MigrationStatus, RunState
 from livemig.core.trace import DecisionRecord, EventRecord, InputRecord, worth_recording
 from livemig.engine.recorder import TraceRecorder
@@ -53,8 +55,8 @@ class LiveMigration:
 
     Attributes:
         policy: What decides.
+        outlook: What forecasts, and cuts the copy into rounds.
         phase: Where it stands.
-        rounds: The passes that ended.
         warnings: What the user should know, in the order it was seen.
         last: The source's last observation before the switchover, or None.
         stopped: The source's STOP of the switchover, or None.
@@ -74,7 +76,7 @@ class LiveMigration:
         recorder: TraceRecorder | None,
     ) -> None:
         self.policy = Policy(plan)
-        self.rounds: list[Round] = []
+        self.outlook = Outlook(plan)
         self.warnings: list[str] = []
         self.last: Observation | None = None
         self.stopped: MonitorEvent | None = None
@@ -87,7 +89,7 @@ class LiveMigration:
         self._tell_listener, self._recorder = tell, recorder
         self._actions: asyncio.Queue[Action] = asyncio.Queue()
         self._poll_now = asyncio.Event()
-        self._tracker, self._progress = RoundTracker(), Progress()
+        self._progress = Progress()
         self._settle = False
         self._completed_s: float | None = None
         self._replied_s = 0.0
@@ -106,7 +108,7 @@ class LiveMigration:
     @property
     def round_count(self) -> int:
         """Passes over dirty memory so far, the one under way included."""
-        return self._tracker.round_number
+        return self.outlook.round_number
 
     def tell(self, event: events.Event) -> None:
         """Hands an event to the listener and the trace."""
@@ -127,10 +129,13 @@ class LiveMigration:
         """Changes the plan while the migration runs."""
         self.watch.put(inputs.Tuned(time_s=self.now_s, change=change))
 
-    def begin(self, memory_bytes: int) -> tuple[Action, ...]:
-        """Returns the settings to make before ``migrate``."""
+    def begin(self, memory_bytes: int, known: Foreknowledge) -> tuple[Action, ...]:
+        """Makes the first forecast; returns the settings to make before ``migrate``."""
         self.started_s = time.monotonic()
-        return self.step(inputs.Prepared(time_s=self.now_s, memory_bytes=memory_bytes)).actions
+        item = inputs.Prepared(time_s=self.now_s, memory_bytes=memory_bytes, known=known)
+        decision = self.step(item)
+        self._look_ahead(item)
+        return decision.actions
 
     async def drive(self, migrate: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Sends ``migrate`` and follows it to its end: until both sides have completed, or it is to be settled.
@@ -158,7 +163,7 @@ class LiveMigration:
                 self._take_input(item)
             if self.now_s - ticked_s >= TICK_S:
                 ticked_s = self.now_s
-                self._perform(self.step(inputs.Tick(time_s=ticked_s)))
+                self._handle(inputs.Tick(time_s=ticked_s))
 
     def _over(self) -> bool:
         if self.watch.both_completed or self._settle:
@@ -169,7 +174,7 @@ class LiveMigration:
 
     def _take_event(self, item: SideEvent) -> None:
         if item.event is None:
-            self._perform(self.step(inputs.PeerLost(time_s=self.now_s, side=item.side)))
+            self._handle(inputs.PeerLost(time_s=self.now_s, side=item.side))
         elif item.side == "source":
             self._take_source_event(item.event)
 
@@ -181,9 +186,9 @@ class LiveMigration:
         if isinstance(item, inputs.RunStateSeen) and item.run_state not in STOPPED_BY_QEMU:
             self.stopped, self.guest_state = None, item.run_state
             self._release()
-        self._perform(self.step(item))
+        finished = self._handle(item)
         if isinstance(item, inputs.Observed):
-            self._take_observation(item.observation)
+            self._take_observation(item.observation, finished)
 
     def _overtaken(self, observation: Observation) -> bool:
         """Whether events have said more since this reply left QEMU: they come in order, a poll's reply may not.
@@ -198,7 +203,7 @@ class LiveMigration:
         if status is MigrationStatus.COMPLETED:
             self._completed_s = self.now_s
         if time_s >= self._replied_s or status in TRANSITIONS[self.phase]:
-            self._perform(self.step(inputs.StatusSeen(time_s=time_s, status=status)))
+            self._handle(inputs.StatusSeen(time_s=time_s, status=status))
 
     def _take_source_event(self, event: MonitorEvent) -> None:
         time_s = event.arrival_s - self.started_s
@@ -208,19 +213,19 @@ class LiveMigration:
                 if self._recorder is not None:
                     self._recorder.hold()
                 self.tell(events.SourceStopped(time_s=time_s))
-                self._perform(self.step(inputs.SourceStopped(time_s=time_s)))
+                self._handle(inputs.SourceStopped(time_s=time_s))
                 self._spawn(self._ask_run_state())
             case "RESUME":
                 self.stopped = None
                 if self.guest_state not in (RunState.RUNNING, RunState.SUSPENDED):
                     self.guest_state = RunState.RUNNING
                 self._release()
-                self._perform(self.step(inputs.SourceResumed(time_s=time_s)))
+                self._handle(inputs.SourceResumed(time_s=time_s))
             case "MIGRATION":
                 self._take_status(self.watch.statuses["source"], time_s)
             case "MIGRATION_PASS":
                 if self.stopped is None:
-                    self._tracker.note_sync(int(event.data.get("pass", 0)))
+                    self.outlook.note_sync(int(event.data.get("pass", 0)))
                 self._poll_now.set()
             case "SUSPEND":
                 self.guest_state = RunState.SUSPENDED
@@ -231,16 +236,13 @@ class LiveMigration:
             case _:
                 pass
 
-    def _take_observation(self, observation: Observation) -> None:
+    def _take_observation(self, observation: Observation, finished: Round | None) -> None:
         self.watch.statuses["source"] = observation.status
         if observation.status is MigrationStatus.COMPLETED and self._completed_s is None:
             self._completed_s = self.now_s
         if observation.status is not MigrationStatus.ACTIVE or self.stopped is not None:
             return  # the rest that goes over in the switchover is no round
         self.last = observation
-        finished = self._tracker.observe(observation)
-        if finished is not None:
-            self.rounds.append(finished)
         expected_downtime_s = self.policy.expected_downtime_s
         limit_s = self.policy.plan.downtime_limit_s
         if finished is not None:
@@ -252,13 +254,13 @@ class LiveMigration:
                     downtime_limit_s=limit_s,
                 )
             )
-        last_round = self.rounds[-1] if self.rounds else None
+        last_round = self.outlook.rounds[-1] if self.outlook.rounds else None
         self.tell(
             events.Progressed(
                 time_s=self.now_s,
                 phase=self.phase,
                 progress=self._progress.after(observation),
-                round_number=self._tracker.round_number,
+                round_number=self.outlook.round_number,
                 remaining_bytes=observation.remaining_bytes or 0,
                 sent_bytes=observation.sent_bytes or 0,
                 throughput_bytes_s=observation.throughput_bytes_s or None,
@@ -267,8 +269,26 @@ class LiveMigration:
                 else last_round.newly_dirtied_bytes / last_round.duration_s,
                 expected_downtime_s=expected_downtime_s,
                 downtime_limit_s=limit_s,
+                left_s=self.outlook.left_s(self.now_s),
             )
         )
+
+    def tell_commit(self) -> None:
+        """Tells what was to be expected at the source's STOP; asked for only once the guest runs again."""
+        forecast = self.outlook.commit()
+        if forecast is not None:
+            self.tell(events.Forecasted(time_s=forecast.time_s, forecast=forecast))
+
+    def _handle(self, item: inputs.Input) -> Round | None:
+        """Decides and acts, and only then looks ahead, which takes longer; returns the round that the input ended."""
+        self._perform(self.step(item))
+        return self._look_ahead(item)
+
+    def _look_ahead(self, item: inputs.Input) -> Round | None:
+        seen = self.outlook.step(item)
+        if seen.forecast is not None:
+            self.tell(events.Forecasted(time_s=item.time_s, forecast=seen.forecast))
+        return seen.finished
 
     def step(self, item: inputs.Input) -> Decision:
         """Asks the policy; writes the question and the answer to the trace and tells the answer."""

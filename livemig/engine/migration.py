@@ -7,6 +7,7 @@ import contextlib
 import secrets
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
@@ -152,6 +153,8 @@ class Migration:
                 recorder = self._recorder()
                 if recorder is not None:
                     stack.callback(recorder.close)
+                loading = asyncio.ensure_future(asyncio.to_thread(import_module, "livemig.core.forecaster"))
+                stack.push_async_callback(asyncio.wait, [loading])
                 connected = await connect_both(*self._addresses, self._launch)
                 stack.push_async_callback(self._let_go, connected)
                 watch = await stack.enter_async_context(Watch(connected.source, connected.destination))

@@ -22,6 +22,7 @@ from livemig.core.status import MigrationStatus, RunState
 from livemig.engine.channel import Channel
 from livemig.engine.connect import Connected
 from livemig.engine.finish import announce, continue_destination, final_figures, measured_downtime, probation
+from livemig.engine.foresight import Foresight
 from livemig.engine.launch_plan import folder_of, remove_folder
 from livemig.engine.live import LiveMigration
 from livemig.engine.preflight import examine
@@ -67,6 +68,7 @@ class Run:
         self._source_kept = False
         self._cut_probation = False
         self._figures: Observation | None = None
+        self._foresight = Foresight(plan, connected.source, connected.destination, int(run_id, 16))
 
     def cancel(self, reason: str) -> None:
         """Asks that the guest stay at the source; in the probation: that it end now, and the source be kept."""
@@ -90,18 +92,25 @@ class Run:
             RefusedError: When the guest can't be moved. Nothing was changed, or all of it was put back.
         """
         policy = self.live.policy
+        await self._foresight.remember()
         found = await examine(self._source, self._destination, policy.plan, policy.fixed_downtime_s)
         if found.refusals:
             raise RefusedError(found.refusals)
+        await self._foresight.sample(self._tell_sampled)
         async with self._preparation.channel(self._set_limits) as channel:
             self._tell_prepared(channel)
+            for text in self._foresight.notes:
+                self.live.warn(text)
             for text in (*(self._launched.plan.warnings if self._launched else ()), *found.warnings):
                 self.live.warn(text)
             yield channel
 
     async def _set_limits(self) -> None:
-        for action in self.live.begin(self._source.facts.memory_bytes):
+        for action in self.live.begin(self._source.facts.memory_bytes, self._foresight.known):
             await self.live.apply(action)
+
+    def _tell_sampled(self, passed_s: float, wanted_s: float) -> None:
+        self.live.tell(events.Sampled(time_s=self.live.now_s, passed_s=passed_s, wanted_s=wanted_s))
 
     def _tell_prepared(self, channel: Channel) -> None:
         source, destination, policy = self._source.facts, self._destination.facts, self.live.policy
@@ -152,6 +161,11 @@ class Run:
         if self._guest_side_is_gone(verdict):
             verdict = await settlement.run()  # it died at the last moment: say what is so now
         report = self._report(verdict, settlement, downtime)
+        await self._foresight.keep(
+            report,
+            switchover_sent_bytes=None if self._figures is None else self._figures.downtime_bytes,
+            throughput_bytes_s=self.live.outlook.throughput_bytes_s,
+        )
         self.live.tell(report.ended(self.live.now_s))
         return report
 
@@ -187,6 +201,7 @@ class Run:
         )
         await announce(self._destination)
         self._figures = await final_figures(self._source.monitor) or self._figures
+        self.live.tell_commit()
         return downtime
 
     def _evidence(self) -> Evidence:
@@ -267,7 +282,10 @@ class Run:
             qemu_total_s=None if figures is None else figures.total_s,
             sent_bytes=0 if figures is None else figures.sent_bytes or 0,
             round_count=live.round_count,
-            rounds=tuple(live.rounds),
+            rounds=tuple(live.outlook.rounds),
+            samples=live.outlook.samples,
+            sampled_s=self._foresight.sampled_s,
+            forecasts=tuple(live.outlook.forecasts),
             fixed_downtime_s=policy.fixed_downtime_s,
             fixed_downtime_measured=policy.plan.fixed_downtime_s is not None,
             fixed_downtime_found_s=fixed_downtime_found_s(

@@ -1,14 +1,28 @@
-"""Runs a recorded trace through the policy again and compares the decisions. Pure: records in, comparison out."""
+"""Runs a recorded trace through policy and forecast again and compares what they say. Pure: records to comparison."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import msgspec
 
 from livemig.core.errors import TraceError
+from livemig.core.event import Forecasted
+from livemig.core.outlook import Outlook
 from livemig.core.policy import Decision, Policy
-from livemig.core.trace import DecisionRecord, InputRecord, TraceHeader, TraceRecord, worth_recording
+from livemig.core.prediction import Forecast, Interval
+from livemig.core.trace import (
+    DecisionRecord,
+    EventRecord,
+    InputRecord,
+    TraceHeader,
+    TraceRecord,
+    worth_recording,
+)
+
+FORECAST_TOLERANCE = 1e-6
+"""Relative: another processor or numpy adds in another order."""
 
 
 class Difference(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,6 +39,20 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True):
     replayed: Decision | None
 
 
+class ForecastDifference(msgspec.Struct, frozen=True, kw_only=True):
+    """A forecast that came out otherwise than recorded.
+
+    Attributes:
+        at: When it was made, in the forecast's own words.
+        recorded: What the trace holds; None where it holds none.
+        replayed: What is forecast now; None where nothing is.
+    """
+
+    at: str
+    recorded: Forecast | None
+    replayed: Forecast | None
+
+
 class Replay(msgspec.Struct, frozen=True, kw_only=True):
     """What a replay found.
 
@@ -33,48 +61,91 @@ class Replay(msgspec.Struct, frozen=True, kw_only=True):
         input_count: How many inputs were stepped through.
         decisions: The decisions now, each with the number of its input.
         differences: Where they differ from the trace; empty when it is reproduced.
+        forecasts: The forecasts now.
+        forecast_differences: Where those differ from the trace.
     """
 
     header: TraceHeader
     input_count: int
     decisions: tuple[tuple[int, Decision], ...]
     differences: tuple[Difference, ...]
+    forecasts: tuple[Forecast, ...]
+    forecast_differences: tuple[ForecastDifference, ...]
+
+    @property
+    def reproduced(self) -> bool:
+        """Whether everything came out as recorded."""
+        return not (self.differences or self.forecast_differences)
 
 
 def replay(records: Iterable[TraceRecord]) -> Replay:
-    """Steps the policy through a trace's inputs.
+    """Steps the policy and the forecast through a trace's inputs.
 
     Raises:
         TraceError: When there is no header or no input in it.
     """
     header: TraceHeader | None = None
     policy: Policy | None = None
+    outlook: Outlook | None = None
+    forecasts: list[Forecast] = []
     input_count = 0
     recorded: dict[int, Decision] = {}
     replayed: dict[int, Decision] = {}
     for record in records:
         match record:
             case TraceHeader():
-                header, policy = record, Policy(record.plan)
-            case InputRecord() if policy is not None:
+                header, policy, outlook = record, Policy(record.plan), Outlook(record.plan)
+            case InputRecord() if policy is not None and outlook is not None:
                 input_count += 1
                 decision = policy.step(record.input)
                 if worth_recording(decision):
                     replayed[input_count] = decision
+                outlook.step(record.input)
             case DecisionRecord():
                 recorded[input_count] = record.decision
+            case EventRecord(event=Forecasted(forecast=forecast)):
+                forecasts.append(forecast)
             case _:
                 pass
-    if header is None or input_count == 0:
+    if header is None or outlook is None or input_count == 0:
         raise TraceError("the trace holds no input: the run ended before it began", line_number=1)
     differences = tuple(
         Difference(input_number=number, recorded=recorded.get(number), replayed=replayed.get(number))
         for number in sorted(recorded.keys() | replayed.keys())
         if recorded.get(number) != replayed.get(number)
     )
+    outlook.commit()
     return Replay(
         header=header,
         input_count=input_count,
         decisions=tuple(sorted(replayed.items())),
         differences=differences,
+        forecasts=tuple(outlook.forecasts),
+        forecast_differences=_forecast_differences(forecasts, outlook.forecasts),
     )
+
+
+def _forecast_differences(recorded: list[Forecast], replayed: list[Forecast]) -> tuple[ForecastDifference, ...]:
+    before, now = ({forecast.at: forecast for forecast in some} for some in (recorded, replayed))
+    return tuple(
+        ForecastDifference(at=at, recorded=before.get(at), replayed=now.get(at))
+        for at in dict.fromkeys((*before, *now))
+        if not _same(before.get(at), now.get(at))
+    )
+
+
+def _same(one: Forecast | None, other: Forecast | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    return all(_close(a, b) for a, b in zip(_figures(one), _figures(other), strict=True))
+
+
+def _figures(forecast: Forecast) -> tuple[Interval | None, ...]:
+    probabilities = (forecast.converges, forecast.keeps_limit, forecast.time_s)
+    return (probabilities, forecast.total_s, forecast.downtime_s, forecast.sent_bytes)
+
+
+def _close(one: Interval | None, other: Interval | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    return all(math.isclose(a, b, rel_tol=FORECAST_TOLERANCE, abs_tol=1e-9) for a, b in zip(one, other, strict=True))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 import tempfile
 from collections.abc import Callable
@@ -46,7 +47,14 @@ async def record(
 
 
 async def main() -> None:
-    """Records all of them."""
+    """Records all of them, knowing nothing from before."""
+    with tempfile.TemporaryDirectory(prefix="livemig-traces-") as folder:
+        os.environ["XDG_STATE_HOME"] = folder
+        await record_all()
+
+
+async def record_all() -> None:
+    """Records one after the other; the first ones are the history of the later ones."""
     deadline = Plan(probation_s=0.1, bandwidth_bytes_s=20e6, deadline_s=2.0)
     pause = Plan(probation_s=0.1, bandwidth_bytes_s=20e6, deadline_s=2.0, at_deadline=AtDeadline.PAUSE)
     gated = Plan(probation_s=0.1, pause_before_switchover=True)

@@ -30,6 +30,11 @@ UNITS = (
 )
 """What the name of a number with a fraction ends in."""
 UNITS_ELSEWHERE = {
+    "Calibration.downtime": "a factor",
+    "Calibration.sent": "a factor",
+    "Calibration.total": "a factor",
+    "Course.phase_deviation": "of a logarithm",
+    "Expectations.phase_deviation": "of a logarithm",
     "DirtySample.weights": "shares that add up to 1",
     "Forecast.converges": "a probability, by the contract of the JSON lines",
     "Forecast.keeps_limit": "a probability",

@@ -17,6 +17,7 @@ from livemig.core.observation import CompressionThreads, Observation, SocketAddr
 from livemig.core.phases import Phase
 from livemig.core.plan import AtDeadline, Plan, PlanChange
 from livemig.core.policy import Decision
+from livemig.core.prediction import Forecast
 from livemig.core.rounds import Round
 from livemig.core.status import MigrationStatus, RunState
 from livemig.core.trace import (
@@ -56,6 +57,16 @@ FULL = Observation(
     postcopy_vcpu_blocktimes_s=(0.1, 0.2),
     postcopy_latency_counts=(1, 2, 3),
     socket_addresses=(SocketAddress(kind="inet", host="::1", port=4444), SocketAddress(kind="unix", path="/x")),
+)
+FORECAST = Forecast(
+    at="start",
+    time_s=0.0,
+    converges=0.97,
+    keeps_limit=1.0,
+    total_s=(1.0, 2.0, 3.0),
+    downtime_s=(0.01, 0.02, 0.03),
+    sent_bytes=(1e6, 2e6, 3e6),
+    basis="3 samples",
 )
 ROUND = Round(
     number=1,
@@ -120,6 +131,8 @@ EVENTS: list[events.Event] = [
     ),
     events.RoundCompleted(time_s=1.0, round=ROUND, expected_downtime_s=0.1, downtime_limit_s=0.3),
     events.Decided(time_s=1.0, phase=Phase.SETUP, actions=tuple(ACTIONS), reason="so"),
+    events.Forecasted(time_s=1.0, forecast=FORECAST),
+    events.Sampled(time_s=-1.0, passed_s=1.0, wanted_s=15.0),
     events.Warned(time_s=1.0, text="look"),
     events.SourceStopped(time_s=1.0),
     events.DestinationRunning(time_s=1.0, downtime_s=None, run_state="paused"),
@@ -220,8 +233,8 @@ def refusal(lines: list[bytes]) -> TraceError:
 
 def test_another_version_is_refused_before_anything_else_is_read():
     """Its header may hold other fields; both versions are named."""
-    error = refusal([b'{"record":"header","version":2,"something":"else"}\n'])
-    assert str(error) == "the trace is of version 2, this livemig reads version 1"
+    error = refusal([b'{"record":"header","version":3,"something":"else"}\n'])
+    assert str(error) == "the trace is of version 3, this livemig reads version 2"
     assert error.line_number == 1
 
 
@@ -246,7 +259,7 @@ def test_a_cut_line_is_named():
         ([LINES[1]], "this is no livemig trace", 1),
         ([b'{"record":"input","version":1}\n'], "its first line is no header", 1),
         ([LINES[0][:-1]], "cut short in line 1", 1),
-        ([b'{"record":"header","version":1}\n'], "line 1 is no trace record: Object missing required field", 1),
+        ([b'{"record":"header","version":2}\n'], "line 1 is no trace record: Object missing required field", 1),
         ([LINES[0].replace(b'"downtime_limit_s":0.3', b'"downtime_limit_s":0')], "downtime limit 0 us is out of", 1),
         ([LINES[0], LINES[0]], "line 2: the header must be the first line, and only that", 2),
         ([LINES[0], LINES[1], b"{}\n"], "line 3 is no trace record", 3),

@@ -1,0 +1,242 @@
+"""Keeps what one migration has shown so far, and forecasts the rest of it. Decides nothing, and knows no clock.
+
+`livemig.core.outlook` feeds it and says when a forecast is due; the mathematics is in `forecast`, `scan`, `dirty_curve`
+and `link`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from livemig.core.calibration import calibrate, kind_of
+from livemig.core.dirty_curve import fit_curves, normal_strata
+from livemig.core.dirty_sample import DirtySample
+from livemig.core.forecast import (
+    PARTICLE_COUNT,
+    Expectations,
+    Reached,
+    after_sync,
+    before_start,
+    fixed_parts,
+    reach,
+    stopped,
+    summarise,
+)
+from livemig.core.link import Link
+from livemig.core.observation import Observation
+from livemig.core.past import PastMigration, fixed_downtime_of
+from livemig.core.plan import Plan
+from livemig.core.policy import FIXED_DOWNTIME_PRIOR_S
+from livemig.core.prediction import Forecast
+from livemig.core.rounds import Round
+from livemig.core.scan import Particles
+
+PAGE_BYTES = 4096
+CURVE_COUNT = 32
+PHASE_DEVIATION_SAMPLED = 0.03
+PHASE_DEVIATION_UNKNOWN = 0.25
+PHASE_PRIOR_COUNT = 4
+"""How many rounds' residuals the prior of the phases weighs."""
+ROUND_DEVIATION = 0.01
+"""Relative, of a round's newly dirtied pages: some are sent between the sync and the look at it."""
+PAST_CURVES_COUNT = 5
+"""So many of the guest's own last migrations are a prior of how it dirties memory."""
+SLOT_AFTER_S = 0.35
+"""Slots before are the guard's, or held some of it."""
+
+
+class Forecaster:
+    """What one migration has shown, and what is to be expected of it."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        *,
+        memory_bytes: int,
+        touched_bytes: int | None = None,
+        samples: Sequence[DirtySample] = (),
+        past: Sequence[PastMigration] = (),
+        seed: int = 0,
+    ) -> None:
+        """Takes what is known before ``migrate``; all but the plan and the memory may be missing."""
+        self._plan = plan
+        self._page_count = max(memory_bytes / PAGE_BYTES, 1.0)
+        touched_bytes = memory_bytes if touched_bytes is None else min(touched_bytes, memory_bytes)
+        self._touched_pages = touched_bytes / PAGE_BYTES
+        self._touched_known = touched_bytes < memory_bytes
+        self._samples = list(samples)
+        self._sampled_count = len(samples)
+        guest = past[0].guest if past else ""
+        own = [one for one in past if one.guest == guest][:PAST_CURVES_COUNT]
+        self._prior = [sample for one in own for sample in one.samples]
+        self._past = tuple(past)
+        self._seed = seed
+        self._link = Link(plan.bandwidth_bytes_s, past)
+        self._residuals: list[float] = []
+        self._round: Round | None = None
+        self._observation: Observation | None = None
+        self._last: tuple[float, Reached] | None = None
+
+    @property
+    def samples(self) -> tuple[DirtySample, ...]:
+        """What is known of D(T): sampled before, and shown by the rounds; worth keeping for the next time."""
+        return tuple(self._samples)
+
+    @property
+    def safe_bytes_s(self) -> float | None:
+        """What the link carried at least; None before the first slot."""
+        return self._link.safe_bytes_s
+
+    def observe(self, time_s: float, observation: Observation) -> None:
+        """Takes a reply of the source while its guest runs."""
+        del time_s
+        previous, self._observation = self._observation, observation
+        throughput_bytes_s = observation.throughput_bytes_s
+        new = previous is None or throughput_bytes_s != previous.throughput_bytes_s
+        if throughput_bytes_s and new and observation.time_s > SLOT_AFTER_S:
+            self._link.observe_slot(throughput_bytes_s)
+
+    def round_completed(self, finished: Round) -> None:
+        """Takes a pass that ended, and what the sync at its end found."""
+        fresh_pages = finished.newly_dirtied_bytes / PAGE_BYTES
+        old_pages = max(finished.remaining_bytes / PAGE_BYTES - fresh_pages, 0.0)
+        period_s = finished.duration_s + (finished.start_s if finished.number == 1 else 0.0)
+        if finished.number == 1:
+            sent = finished.sent_bytes / PAGE_BYTES
+            self._touched_pages = (
+                min(max(sent, 1.0), self._page_count) if not self._touched_known else self._touched_pages
+            )
+        seen_share = 1.0 - min(old_pages / max(self._page_count, 1.0), 0.9)
+        dirtied_pages = fresh_pages / seen_share
+        self._note_residual(period_s, dirtied_pages)
+        self._samples.append(
+            DirtySample(
+                periods_s=(max(period_s, 1e-3),),
+                weights=(1.0,),
+                dirtied_pages=min(dirtied_pages, self._page_count),
+                deviation_pages=ROUND_DEVIATION * dirtied_pages
+                + 2.0
+                + 0.2 * old_pages * min(1.0, dirtied_pages / self._page_count),
+            )
+        )
+        self._round = finished
+
+    def tuned(self, plan: Plan) -> None:
+        """Takes a changed plan."""
+        if plan.bandwidth_bytes_s != self._plan.bandwidth_bytes_s:
+            self._link = Link(plan.bandwidth_bytes_s, self._past)
+        self._plan = plan
+
+    def forecast(self, at: str, time_s: float) -> Forecast:
+        """Says what is to be expected as of now: the same for the same history, whatever was asked before."""
+        generator = np.random.default_rng((self._seed, len(self._samples), round(max(time_s, 0.0) * 1e6)))
+        expected = self._expectations(generator)
+        reached = (
+            self._stopped(time_s, expected) if at == "commit" else reach(self._start(expected), expected, generator)
+        )
+        self._last = (time_s, reached)
+        return summarise(
+            reached,
+            calibrate(self._past, kind_of(at)),
+            at=at,
+            time_s=time_s,
+            sent_bytes=0.0 if self._observation is None else float(self._observation.sent_bytes or 0),
+            limit_s=self._plan.downtime_limit_s,
+            basis=self._basis(),
+        )
+
+    def left_s(self, time_s: float) -> tuple[float, float] | None:
+        """Returns the time left by the last forecast, its 5 % and 95 % quantiles; None when it would not converge."""
+        if self._last is None or np.mean(self._last[1].converged) < 0.5:
+            return None
+        total_s = self._last[1].total_s[self._last[1].converged]
+        least, most = np.quantile(total_s, (0.05, 0.95)) - time_s
+        return max(float(least), 0.0), max(float(most), 0.0)
+
+    @property
+    def reserved_s(self) -> float:
+        """What of the limit is taken as fixed, as the policy does."""
+        if self._plan.fixed_downtime_s is not None:
+            return self._plan.fixed_downtime_s
+        return fixed_downtime_of(self._past) or FIXED_DOWNTIME_PRIOR_S
+
+    def _expectations(self, generator: np.random.Generator) -> Expectations:
+        normal = normal_strata(generator, PARTICLE_COUNT, 3)
+        curves = fit_curves(
+            self._samples, self._page_count, count=PARTICLE_COUNT, generator=generator, prior=self._prior
+        )
+        running_bytes_s = self._link.running_bytes_s(normal[:, 0])
+        measured_s = [one.fixed_downtime_s for one in self._past if one.fixed_downtime_s is not None]
+        return Expectations(
+            curves=curves,
+            running_bytes_s=running_bytes_s,
+            switchover_bytes_s=self._link.switchover_bytes_s(running_bytes_s, normal[:, 1]),
+            fixed_s=fixed_parts(measured_s, self._plan.fixed_downtime_s, normal[:, 2]),
+            limit_s=self._plan.downtime_limit_s,
+            reserved_s=self.reserved_s,
+            capped=self._plan.bandwidth_bytes_s is not None,
+            deadline_s=self._plan.deadline_s,
+            phase_deviation=self._phase_deviation(),
+        )
+
+    def _start(self, expected: Expectations) -> Particles:
+        finished, observation = self._round, self._observation
+        if finished is None:
+            return before_start(expected, self._touched_pages, self._page_count - self._touched_pages)
+        return after_sync(
+            expected,
+            time_s=finished.start_s + finished.duration_s,
+            since_sync_s=finished.duration_s,
+            sent_bytes=0.0 if observation is None else float(observation.sent_bytes or 0),
+            left_pages=finished.remaining_bytes / PAGE_BYTES,
+            fresh_pages=finished.newly_dirtied_bytes / PAGE_BYTES,
+        )
+
+    def _stopped(self, time_s: float, expected: Expectations) -> Reached:
+        """At the source's STOP: what the last look left, less what was sent since, and what the last sync found."""
+        observation, finished = self._observation, self._round
+        threshold_pages = (
+            expected.running_bytes_s * max(expected.limit_s - expected.reserved_s, 0.001) / (PAGE_BYTES + 8)
+        )
+        if observation is None or observation.remaining_bytes is None:
+            return stopped(expected, time_s=time_s, sent_bytes=0.0, left_pages=threshold_pages / 2)
+        since_look_s = max(time_s - observation.time_s, 0.0)
+        synced_s = 0.0 if finished is None else finished.start_s + finished.duration_s
+        sent_pages = expected.running_bytes_s * since_look_s / (PAGE_BYTES + 8)
+        old_pages = np.clip(observation.remaining_bytes / PAGE_BYTES - sent_pages, 0.0, None)
+        old_pages = np.minimum(old_pages, threshold_pages)
+        period_s = np.full((PARTICLE_COUNT, 1), max(time_s - synced_s, 1e-3))
+        fresh_pages = expected.curves.dirtied_pages(period_s)[:, 0]
+        left_pages = np.minimum(old_pages + fresh_pages * (1.0 - old_pages / self._page_count), threshold_pages)
+        sent_bytes = float(observation.sent_bytes or 0) + float(np.median(sent_pages)) * (PAGE_BYTES + 8)
+        return stopped(expected, time_s=time_s, sent_bytes=sent_bytes, left_pages=left_pages)
+
+    def _note_residual(self, period_s: float, dirtied_pages: float) -> None:
+        if not self._samples and not self._prior:
+            return
+        generator = np.random.default_rng(self._seed)
+        curves = fit_curves(self._samples, self._page_count, count=1, generator=generator, prior=self._prior)
+        predicted_pages = float(curves.dirtied_pages(np.array([[period_s]]))[0, 0])
+        if predicted_pages > 16 and dirtied_pages > 16:
+            self._residuals.append(float(np.clip(np.log(dirtied_pages / predicted_pages), -1.5, 1.5)))
+
+    def _phase_deviation(self) -> float:
+        prior = PHASE_DEVIATION_SAMPLED if self._sampled_count else PHASE_DEVIATION_UNKNOWN
+        count = len(self._residuals)
+        squares = sum(residual**2 for residual in self._residuals)
+        return float(np.sqrt((PHASE_PRIOR_COUNT * prior**2 + squares) / (PHASE_PRIOR_COUNT + count)))
+
+    def _basis(self) -> str:
+        parts = []
+        if self._sampled_count:
+            parts.append(f"{self._sampled_count} samples")
+        if self._past:
+            parts.append(f"{len(self._past)} earlier migrations")
+        rounds = len(self._samples) - self._sampled_count
+        if rounds:
+            parts.append(f"{rounds} round{'s' * (rounds != 1)}")
+        if not self._link.known:
+            parts.append("a link that nothing is known of")
+        return ", ".join(parts) or "next to nothing"

@@ -1,0 +1,67 @@
+"""What earlier migrations teach: how a guest dirties memory, what a link carries, what is fixed of a downtime.
+
+Pure data and the estimates that need no numpy; `livemig.engine.history` keeps the records.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import ceil
+
+import msgspec
+
+from livemig.core.dirty_sample import DirtySample
+from livemig.core.prediction import Forecast
+
+FIXED_MEASURED_LEAST_COUNT = 3
+"""So many migrations must have measured the fixed part before they are believed over the prior."""
+FIXED_QUANTILE = 0.9
+"""A fixed part taken too small breaks the user's limit, one too large costs a little time."""
+
+
+class PastMigration(msgspec.Struct, frozen=True, kw_only=True):
+    """One migration that ended.
+
+    Attributes:
+        guest: Whose it was, as `livemig.engine.history` names guests.
+        hosts: Between which hosts and QEMUs, likewise.
+        ended_at: When, ISO 8601 with zone.
+        completed: Whether the guest moved.
+        memory_bytes: The guest's memory.
+        touched_bytes: What of it was ever touched; None when that was not known.
+        bandwidth_bytes_s: The cap; None was no cap.
+        downtime_limit_s: The limit.
+        samples: What it showed of how the guest dirties memory.
+        throughput_bytes_s: What the link carried without a cap, a low quantile of its slots; None under a cap.
+        switchover_bytes_s: What the rest was sent with while the guest stood still; None when too little was to tell.
+        fixed_downtime_s: The part of the downtime that nothing could shorten; None when it could not be told apart.
+        total_s: From ``migrate`` to the guest running; None when it did not move.
+        downtime_s: How long it stood still; None when it did not.
+        sent_bytes: What went over the wire.
+        forecasts: What had been said beforehand.
+    """
+
+    guest: str
+    hosts: str
+    ended_at: str
+    completed: bool
+    memory_bytes: int
+    touched_bytes: int | None
+    bandwidth_bytes_s: float | None
+    downtime_limit_s: float
+    samples: tuple[DirtySample, ...] = ()
+    throughput_bytes_s: float | None = None
+    switchover_bytes_s: float | None = None
+    fixed_downtime_s: float | None = None
+    total_s: float | None = None
+    downtime_s: float | None = None
+    sent_bytes: int = 0
+    forecasts: tuple[Forecast, ...] = ()
+
+
+def fixed_downtime_of(past: Sequence[PastMigration]) -> float | None:
+    """Returns the fixed part of a downtime between these hosts in seconds, rather too large; None when too few tell."""
+    found = sorted(one.fixed_downtime_s for one in past if one.fixed_downtime_s is not None)
+    if len(found) < FIXED_MEASURED_LEAST_COUNT:
+        return None
+    return found[min(len(found) - 1, ceil(FIXED_QUANTILE * (len(found) + 1)) - 1)]

@@ -1,0 +1,144 @@
+"""Gathers what is known of a guest and its link before ``migrate``, and keeps what a run taught for the next.
+
+Computes no forecast: `livemig.core.forecaster` does, from what is gathered here. Whatever can't be read is left out,
+with a word about it: a forecast is never worth a refused migration.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import platform
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+from livemig.core.errors import LivemigError
+from livemig.core.foreknowledge import Foreknowledge
+from livemig.core.outcome import Outcome
+from livemig.core.past import PastMigration
+from livemig.core.plan import Plan
+from livemig.core.report import Report
+from livemig.core.status import RunState
+from livemig.engine.history import History, guest_key, hosts_key, state_folder
+from livemig.engine.sampling import Sampling, sample_guest
+from livemig.engine.side import Side
+from livemig.hosts.memory import touched_bytes
+
+SWITCHOVER_LEAST_BYTES = 2 * 2**20
+"""With less to send, what it was sent with drowns in the fixed part."""
+FIXED_PART_S = 0.004
+"""Of such a downtime, taken off to tell the link from it: the median of ``python -m bench switchover``, idle guests."""
+SAMPLES_KEPT = 24
+"""Of a run's samples: the last rounds say least, and each is some hundred bytes."""
+
+
+class Foresight:
+    """What is known before a run, and what is kept after it.
+
+    Attributes:
+        known: What was gathered.
+        notes: What could not be, and why.
+        sampled_s: How long the guest was sampled.
+    """
+
+    def __init__(self, plan: Plan, source: Side, destination: Side | None, seed: int) -> None:
+        """Reads nothing yet."""
+        self.known = Foreknowledge(seed=seed)
+        self.notes: tuple[str, ...] = ()
+        self.sampled_s = 0.0
+        self._plan, self._source, self._destination = plan, source, destination
+        self._history = History(state_folder())
+        self._guest = self._hosts = ""
+
+    async def remember(self) -> None:
+        """Reads the history and how much of the guest's memory was ever touched; asks QEMU for its names alone."""
+        source, there = self._source, self._destination or self._source
+        uuid = await self._ask("query-uuid", "UUID")
+        self._guest = guest_key(uuid, source.facts.guest_name, source.facts.memory_bytes)
+        host = _host_name()
+        self._hosts = hosts_key(host, source.facts.version, host, there.facts.version)
+        past, notes = await asyncio.to_thread(self._history.matching, self._guest, self._hosts)
+        touched = await asyncio.to_thread(self._touched_bytes)
+        self.notes += notes
+        self.known = Foreknowledge(touched_bytes=touched, past=past, seed=self.known.seed)
+
+    async def sample(self, tell: Callable[[float, float], None] | None = None) -> None:
+        """Samples the running guest for as long as the plan says.
+
+        Raises:
+            MonitorLost: When the source's monitor ends.
+        """
+        if self._source.facts.run_state is not RunState.RUNNING:
+            return
+        found: Sampling = await sample_guest(
+            self._source.monitor,
+            total_s=self._plan.sample_s,
+            memory_bytes=self._source.facts.memory_bytes,
+            tell=tell,
+        )
+        self.notes += found.notes
+        self.sampled_s = found.duration_s
+        known = self.known
+        self.known = Foreknowledge(
+            samples=found.samples, touched_bytes=known.touched_bytes, past=known.past, seed=known.seed
+        )
+
+    async def keep(
+        self, report: Report, *, switchover_sent_bytes: int | None, throughput_bytes_s: float | None
+    ) -> None:
+        """Adds what a run taught to the history."""
+        if not report.rounds and report.outcome is not Outcome.COMPLETED:
+            return
+        record = self._record(report, switchover_sent_bytes, throughput_bytes_s)
+        self.notes += await asyncio.to_thread(self._history.append, record)
+
+    def _record(
+        self, report: Report, switchover_sent_bytes: int | None, throughput_bytes_s: float | None
+    ) -> PastMigration:
+        downtime = report.downtime
+        switchover_bytes_s = None
+        if (
+            downtime is not None
+            and switchover_sent_bytes is not None
+            and switchover_sent_bytes > SWITCHOVER_LEAST_BYTES
+        ):
+            switchover_bytes_s = switchover_sent_bytes / max(downtime.total_s - FIXED_PART_S, 1e-3)
+        completed = report.outcome is Outcome.COMPLETED
+        return PastMigration(
+            guest=self._guest,
+            hosts=self._hosts,
+            ended_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            completed=completed,
+            memory_bytes=self._source.facts.memory_bytes,
+            touched_bytes=self.known.touched_bytes,
+            bandwidth_bytes_s=report.plan.bandwidth_bytes_s,
+            downtime_limit_s=report.plan.downtime_limit_s,
+            samples=report.samples[:SAMPLES_KEPT],
+            throughput_bytes_s=throughput_bytes_s if report.plan.bandwidth_bytes_s is None else None,
+            switchover_bytes_s=switchover_bytes_s,
+            fixed_downtime_s=report.fixed_downtime_found_s,
+            total_s=report.total_s if completed else None,
+            downtime_s=None if downtime is None else downtime.total_s,
+            sent_bytes=report.sent_bytes,
+            forecasts=report.forecasts,
+        )
+
+    async def _ask(self, command: str, field: str) -> str:
+        try:
+            return str((await self._source.monitor.execute(command)).get(field, ""))
+        except LivemigError:
+            return ""
+
+    def _touched_bytes(self) -> int | None:
+        process = self._source.process
+        return None if process is None else touched_bytes(process.pid, self._source.facts.memory_bytes)
+
+
+def _host_name() -> str:
+    """A name that outlives a change of the host's own; hashed, since a machine id is nobody else's to know."""
+    try:
+        identity = Path("/etc/machine-id").read_bytes().strip()
+    except OSError:
+        identity = b""
+    return hashlib.sha256(identity or platform.node().encode()).hexdigest()[:12]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -85,6 +86,19 @@ def _limits(command: Any, *, bandwidth: str | None = None) -> Any:
     return command
 
 
+def _sample(default: str) -> Callable[[Any], Any]:
+    """How long the guest is sampled; longer where nothing waits for it."""
+    return _option(
+        "--sample",
+        heading=_LIMITS,
+        type=DURATION,
+        default=default,
+        show_default=True,
+        help="How long to watch, before anything is sent, how the running guest dirties its memory: the forecast rests "
+        "on it. 0s does not, and forecasts from earlier migrations alone.",
+    )
+
+
 def _launch(command: Any) -> Any:
     """The options for a destination that livemig launches."""
     options = [
@@ -148,6 +162,7 @@ def _json(command: Any) -> Any:
     "by the source's command line, its monitor at that path.",
 )
 @_limits
+@_sample("0s")
 @_launch
 @_option(
     "--print-destination-command",
@@ -198,6 +213,7 @@ def run(
     "source alone is looked at.",
 )
 @_limits
+@_sample("15s")
 @_launch
 @_option("--keep-source", heading=_AFTERWARDS, is_flag=True, help="Plan to leave the source paused, not to quit it.")
 @config_option
@@ -213,7 +229,7 @@ def plan(
     dst_command: str | None,
     **asked: Any,
 ) -> int:
-    """Say whether a guest can be moved, and all that speaks against it. Changes nothing on either side.
+    """Say whether a guest can be moved, how long it will take and stand still. Changes nothing on either side.
 
     Both QEMUs are compared where one waits; where none does, the command line is checked that one would be launched
     by. Takes the options of `livemig run`, so that a plan that is good can be run as it stands.
@@ -264,6 +280,7 @@ def replay(trace: Path, *, as_json: bool) -> int:
     help="How QEMU runs it.",
 )
 @partial(_limits, bandwidth="200MiB/s")
+@_sample("0s")
 @_output
 def demo(*, as_json: bool, trace: Path | None, **asked: Any) -> int:
     """Start a busy guest and a waiting QEMU, move the guest, and check every page of its memory.
@@ -309,6 +326,7 @@ def _plan(
     at_deadline: str,
     probation: float,
     keep_source: bool,
+    sample: float = 0.0,
 ) -> Plan:
     from livemig.core.plan import AtDeadline, Plan
 
@@ -320,6 +338,7 @@ def _plan(
             at_deadline=AtDeadline(at_deadline),
             probation_s=probation,
             keep_source=keep_source,
+            sample_s=sample,
         )
     except PlanError as error:
         raise click.UsageError(str(error), ctx=click.get_current_context()) from error

@@ -15,7 +15,8 @@ SURE = 0.995
 
 def forecast_line(forecast: Forecast) -> str:
     """Returns the forecast in one line: the verdict first, then the figures with their 90 % intervals."""
-    return "; ".join([f"forecast at {forecast.at}: {verdict(forecast)}", *_figures(forecast)])
+    told = [f"{name} {text}" for name, text in figures(forecast)]
+    return "; ".join([f"forecast at {forecast.at}: {verdict(forecast)}", *told])
 
 
 def verdict(forecast: Forecast) -> str:
@@ -27,13 +28,14 @@ def verdict(forecast: Forecast) -> str:
     return f"converges with {forecast.converges:.0%}"
 
 
-def _figures(forecast: Forecast) -> list[str]:
-    figures = [
+def figures(forecast: Forecast) -> list[tuple[str, str]]:
+    """Returns the figures by name, each with its 90 % interval; none where it can't converge."""
+    found = [
         ("time", forecast.total_s, format_duration),
         ("downtime", forecast.downtime_s, format_duration),
         ("sent", forecast.sent_bytes, format_size),
     ]
-    return [f"{name} {between(interval, shown)}" for name, interval, shown in figures if interval is not None]
+    return [(name, between(interval, shown)) for name, interval, shown in found if interval is not None]
 
 
 def between(interval: Interval, shown: Callable[[float], str]) -> str:
@@ -57,7 +59,7 @@ def against_actual(report: Report) -> list[str]:
         _cell(downtime_s, format_duration),
         _cell(report.sent_bytes if completed else None, format_size),
     )
-    return _aligned([*rows, actual])
+    return aligned([*rows, actual])
 
 
 def _worth_showing(forecasts: Sequence[Forecast]) -> list[Forecast]:
@@ -79,6 +81,7 @@ def _cell(value: float | Interval | None, shown: Callable[[float], str]) -> str:
     return between(value, shown) if isinstance(value, tuple) else shown(value)
 
 
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Returns rows of cells as lines whose columns line up."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

@@ -67,8 +67,8 @@ Exit codes:
 
 \b
 Examples:
-  # can this guest leave?
-  livemig plan --src-qmp /run/vm/a.qmp
+  # can this guest leave, and over which link?
+  livemig plan --src-qmp /run/vm/a.qmp --bandwidth 1Gbit/s
 \b
   # to the QEMU that waits at b.qmp, or to one that would be launched there
   livemig plan --src-qmp /run/vm/a.qmp --dst-qmp /run/vm/b.qmp

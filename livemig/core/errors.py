@@ -78,8 +78,9 @@ class CommandError(LivemigError):
         description: QEMU's own words.
     """
 
-    def __init__(self, *, command: str, error_class: str, description: str) -> None:
-        super().__init__(f"QEMU refused {command}: {description}")
+    def __init__(self, *, command: str, error_class: str, description: str, side: str = "") -> None:
+        whose = f"the {side}'s QEMU" if side else "QEMU"
+        super().__init__(f"{whose} refused {command}: {description}")
         self.command = command
         self.error_class = error_class
         self.description = description

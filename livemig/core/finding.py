@@ -27,7 +27,7 @@ class Topic(StrEnum):
     DEVICE = "device"
     DISK = "disk"
     IMAGE = "image"
-    """A writable disk in two files: QEMU can't tell whether that is one image; who sees both hosts may."""
+    """A disk by two names: QEMU can't tell whether that is one image; who sees both hosts may."""
     MIGRATION = "migration"
 
 

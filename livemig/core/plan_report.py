@@ -6,7 +6,7 @@ import msgspec
 
 from livemig.core.finding import Finding
 from livemig.core.plan import Plan
-from livemig.core.prediction import Forecast
+from livemig.core.prediction import Forecast, Interval
 
 
 class PlannedSide(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,6 +29,22 @@ class PlannedSide(msgspec.Struct, frozen=True, kw_only=True):
     vcpu_count: int
 
 
+class WhatIf(msgspec.Struct, frozen=True, kw_only=True):
+    """What would be under another limit and another bandwidth.
+
+    Attributes:
+        downtime_limit_s: The limit.
+        bandwidth_bytes_s: The cap.
+        converges: The probability that it converges.
+        total_s: How long it would take; None when it can't converge.
+    """
+
+    downtime_limit_s: float
+    bandwidth_bytes_s: float
+    converges: float
+    total_s: Interval | None
+
+
 class PlanReport(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", tag="plan"):
     """The preflight of one migration; nothing was changed for it.
 
@@ -43,7 +59,10 @@ class PlanReport(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", t
         refusals: What speaks against the migration, one line each, with the remedy.
         warnings: What the user should know.
         findings: How the two QEMUs differ, in full; their lines are among the two above.
-        forecast: What is to be expected; None where none was asked for or the guest can't be moved.
+        forecast: What is to be expected; None where the guest can't be moved.
+        what_if: The same for other limits and bandwidths, row by row.
+        least_bandwidth_bytes_s: The least cap under which it converges; None when none does.
+        sampled_s: How long the guest was sampled for it.
     """
 
     id: str
@@ -57,3 +76,6 @@ class PlanReport(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", t
     warnings: tuple[str, ...] = ()
     findings: tuple[Finding, ...] = ()
     forecast: Forecast | None = None
+    what_if: tuple[WhatIf, ...] = ()
+    least_bandwidth_bytes_s: float | None = None
+    sampled_s: float = 0.0

@@ -1,14 +1,22 @@
-"""Looks at a migration without doing it: the preflight of both sides, or of the source and the launch."""
+"""Looks at a migration without doing it: the preflight of both sides, or of the source and the launch; the forecast.
+
+Changes nothing on either side; `calc-dirty-rate` alone runs in the source's QEMU, for as long as the plan says.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+from collections.abc import Callable
+
+import msgspec
 
 from livemig.core.errors import CommandLineError, PlanError, RefusedError
 from livemig.core.plan import Plan
 from livemig.core.plan_report import PlannedSide, PlanReport
 from livemig.core.policy import Policy
 from livemig.engine.connect import destination_if_any, launch_plan, refuse_idle_options, refuse_one_address
+from livemig.engine.foresight import Foresight
 from livemig.engine.launch_plan import LaunchOptions, LaunchPlan
 from livemig.engine.migration import new_id
 from livemig.engine.preflight import Preflight, examine, examine_source
@@ -19,7 +27,12 @@ NOT_COMPARED = "no QEMU waits at the destination yet: the two can be compared on
 
 
 async def plan_migration(
-    plan: Plan, *, source: str, destination: str | None = None, launch: LaunchOptions | None = None
+    plan: Plan,
+    *,
+    source: str,
+    destination: str | None = None,
+    launch: LaunchOptions | None = None,
+    tell: Callable[[float, float], None] | None = None,
 ) -> PlanReport:
     """Says whether a guest can be moved as planned, and what speaks against it; changes nothing on either side.
 
@@ -29,6 +42,7 @@ async def plan_migration(
         destination: The QMP monitor of the QEMU that waits, or where that of a launched one would be; None looks at
             the source alone.
         launch: What to change in the command line of a launched one.
+        tell: Is told, while the guest is sampled, the seconds that have passed and those that are meant.
 
     Raises:
         AddressError: When an address can't be read.
@@ -44,11 +58,38 @@ async def plan_migration(
         stack.push_async_callback(here.close)
         there = None if destination_address is None else await destination_if_any(destination_address)
         if there is None:
-            return await _of_source(plan, here, destination_address, launch or LaunchOptions())
-        stack.push_async_callback(there.close)
-        refuse_idle_options(there.address, launch or LaunchOptions())
-        found = await examine(here, there, plan, _fixed_downtime_s(plan))
-        return _report(plan, here, found, destination=there)
+            report = await _of_source(plan, here, destination_address, launch or LaunchOptions())
+        else:
+            stack.push_async_callback(there.close)
+            refuse_idle_options(there.address, launch or LaunchOptions())
+            found = await examine(here, there, plan, _fixed_downtime_s(plan))
+            report = _report(plan, here, found, destination=there)
+        return await _with_forecast(report, here, there, tell) if report.movable else report
+
+
+async def _with_forecast(
+    report: PlanReport, source: Side, destination: Side | None, tell: Callable[[float, float], None] | None
+) -> PlanReport:
+    """Samples the guest and adds what is to be expected."""
+    plan, memory_bytes = report.plan, source.facts.memory_bytes
+    foresight = Foresight(plan, source, destination, int(report.id, 16))
+    await foresight.remember()
+    await foresight.sample(tell)
+    known = foresight.known
+
+    def compute() -> PlanReport:
+        from livemig.core.what_if import forecast_start, least_bandwidth_bytes_s, what_if
+
+        return msgspec.structs.replace(
+            report,
+            forecast=forecast_start(plan, memory_bytes, known),
+            what_if=what_if(plan, memory_bytes, known),
+            least_bandwidth_bytes_s=least_bandwidth_bytes_s(plan, memory_bytes, known),
+            sampled_s=foresight.sampled_s,
+            warnings=(*report.warnings, *foresight.notes),
+        )
+
+    return await asyncio.to_thread(compute)
 
 
 async def _of_source(plan: Plan, source: Side, destination: Address | None, options: LaunchOptions) -> PlanReport:

@@ -19,7 +19,7 @@ COVERAGE = 0.9
 PRIOR_FACTOR = 1.3
 PRIOR_COUNT = 10
 """The prior weighs as much as so many past forecasts."""
-FACTORS = (0.5, 8.0)
+FACTORS = (0.5, 4.0)
 LEAST_HALF_WIDTH = 0.005
 """On the logarithm: no interval is narrower than half a percent to either side."""
 

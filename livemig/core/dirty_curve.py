@@ -26,14 +26,17 @@ EXPONENTIAL_RATIO = 2.0
 SHORTEST_SHARE = 0.4
 """Time constants begin at this share of the shortest period measured: below it nothing tells them apart, and a jump
 at zero would be as good a fit."""
-TIME_CONSTANT_MOST_S = 200.0
+LONGEST_SHARE = 1.0
+"""And end at this share of the longest: slower parts all look like a straight line, which is one column. How far on it
+goes is not known."""
 MODEL_ERROR = 0.02
 """Relative, of each measurement: what a guest that is not quite stationary adds to QEMU's own error."""
 OUTLIER_AT = 2.5
 """A measurement this many deviations off loses weight in proportion."""
 PRIOR_DEVIATION = 0.5
 """Relative: how far a guest is expected to be from an earlier time."""
-PRIOR_PERIODS_S = tuple(0.03 * 2.0**octave for octave in range(10))
+PRIOR_LEAST_SHARE = 0.02
+"""Of all pages, added to it: a guest that was idle then may be busy now."""
 UNKNOWN_SHARES = (0.002, 0.6)
 UNKNOWN_TIME_CONSTANTS_S = (0.03, 30.0)
 """Of a guest that nothing is known of: it rewrites this share of its pages, each once in such a time, log-uniform."""
@@ -111,7 +114,10 @@ def fit_curve(samples: Sequence[DirtySample], page_count: float, *, prior: Seque
         share, time_constant_s = (float(np.sqrt(a * b)) for a, b in (UNKNOWN_SHARES, UNKNOWN_TIME_CONSTANTS_S))
         return DirtyCurve(page_count, np.array([time_constant_s]), np.array([share * page_count]), 1)
     fit = _Fit(samples, prior, page_count)
-    return DirtyCurve(page_count, fit.time_constants_s, fit.middle, fit.ramp_count)
+    constants_s, weights = fit.time_constants_s.copy(), fit.middle.copy()
+    least_s, most_s = fit.line_ends_s(weights[None, :], page_count)
+    _extend(constants_s, weights, fit.line, float(np.sqrt(least_s * most_s[0])))
+    return DirtyCurve(page_count, constants_s, weights, fit.ramp_count)
 
 
 def fit_curves(
@@ -135,15 +141,27 @@ def fit_curves(
         return _unknown(page_count, count, generator)
     fit = _Fit(samples, prior, page_count)
     noise = normal_strata(generator, count, fit.values.size)
-    weights = non_negative_weights(fit.rows, np.maximum(fit.values + noise, fit.floor))
+    weights = non_negative_weights(fit.rows, np.maximum(fit.values + noise, 0.0))
+    least_s, most_s = fit.line_ends_s(weights, page_count)
+    strata = generator.permutation((np.arange(count) + 0.5) / count)
+    ends_s = least_s * (most_s / least_s) ** strata
+    line = weights[:, fit.line] / least_s  # pages a second
+    weights[:, fit.line] = 0.0
     parts = _parts(_GRID_S, fit.time_constants_s, fit.ramp_count)
-    return CurveTable(np.minimum(weights @ parts.T, page_count))
+    lines = line[:, None] * np.minimum(_GRID_S[None, :], ends_s[:, None])
+    return CurveTable(np.minimum(weights @ parts.T + lines, page_count))
 
 
 def normal_strata(generator: np.random.Generator, count: int, columns: int) -> Array:
     """Returns standard normal numbers, shape (count, columns), each column in pairs of x and -x: less noise by half."""
     half = generator.standard_normal(((count + 1) // 2, columns))
     return np.concatenate((half, -half))[:count]
+
+
+def _extend(constants_s: Array, weights: Array, line: int, end_s: float) -> None:
+    """Makes the straight line the ramp that ends there; in place."""
+    weights[line] *= end_s / constants_s[line]
+    constants_s[line] = end_s
 
 
 def _unknown(page_count: float, count: int, generator: np.random.Generator) -> CurveTable:
@@ -165,18 +183,28 @@ class _Fit:
         values = np.array([min(max(sample.dirtied_pages, 0.0), page_count) for sample in every])
         deviations = np.hypot(
             [max(sample.deviation_pages, floor_pages) for sample in every],
-            np.repeat([MODEL_ERROR, PRIOR_DEVIATION], [len(samples), len(prior)]) * values,
+            np.repeat([MODEL_ERROR, PRIOR_DEVIATION], [len(samples), len(prior)]) * values
+            + np.repeat([0.0, PRIOR_LEAST_SHARE], [len(samples), len(prior)]) * page_count,
         )
         shortest_s = min(min(sample.periods_s) for sample in every)
-        ramps_s = _time_constants_s(shortest_s, RAMP_RATIO)
+        longest_s = max(max(sample.periods_s) for sample in every) * LONGEST_SHARE
+        ramps_s = _time_constants_s(shortest_s, longest_s, RAMP_RATIO)
         self.ramp_count = len(ramps_s)
-        self.time_constants_s = np.concatenate((ramps_s, _time_constants_s(shortest_s, EXPONENTIAL_RATIO)))
+        self.line = self.ramp_count - 1
+        self.time_constants_s = np.concatenate((ramps_s, _time_constants_s(shortest_s, longest_s, EXPONENTIAL_RATIO)))
         parts = np.stack([self._row(sample) for sample in every])
         self._weigh(parts, values, deviations)
         for _ in range(2):
             errors = np.abs(self.rows @ self.middle - self.values)
             deviations = deviations * np.sqrt(np.maximum(1.0, errors / OUTLIER_AT))
             self._weigh(parts, values, deviations)
+
+    def line_ends_s(self, weights: Array, page_count: float) -> tuple[float, Array]:
+        """Returns where each straight line may end: at the longest period measured, to where all pages are dirtied."""
+        least_s = float(self.time_constants_s[self.line])
+        slopes = weights[:, self.line] / least_s
+        room_pages = np.maximum(page_count - weights.sum(axis=1) + weights[:, self.line], weights[:, self.line])
+        return least_s, np.clip(room_pages / np.maximum(slopes, 1e-9), least_s, PERIOD_MOST_S)
 
     def _row(self, sample: DirtySample) -> Array:
         parts = _parts(np.array(sample.periods_s), self.time_constants_s, self.ramp_count)
@@ -185,14 +213,15 @@ class _Fit:
     def _weigh(self, parts: Array, values: Array, deviations: Array) -> None:
         self.rows = parts / deviations[:, None]
         self.values = values / deviations
-        self.floor = 0.0
         self.middle = non_negative_weights(self.rows, self.values[None, :])[0]
 
 
-def _time_constants_s(shortest_s: float, ratio: float) -> Array:
-    least_s = min(max(shortest_s * SHORTEST_SHARE, 2 * PERIOD_LEAST_S), TIME_CONSTANT_MOST_S / 2)
-    count = int(np.ceil(np.log(TIME_CONSTANT_MOST_S / least_s) / np.log(ratio))) + 1
-    return np.asarray(least_s * ratio ** np.arange(count), dtype=float)
+def _time_constants_s(shortest_s: float, longest_s: float, ratio: float) -> Array:
+    """A log grid from below the shortest period to the longest, both ends on it."""
+    most_s = max(longest_s, 4 * PERIOD_LEAST_S)
+    least_s = min(max(shortest_s * SHORTEST_SHARE, 2 * PERIOD_LEAST_S), most_s / 2)
+    count = int(np.ceil(np.log(most_s / least_s) / np.log(ratio))) + 1
+    return np.asarray(np.geomspace(least_s, most_s, count), dtype=float)
 
 
 def _parts(period_s: Array, time_constants_s: Array, ramp_count: int) -> Array:

@@ -31,7 +31,7 @@ from livemig.core.plan import Plan
 from livemig.core.policy import FIXED_DOWNTIME_PRIOR_S
 from livemig.core.prediction import Forecast
 from livemig.core.rounds import Round
-from livemig.core.scan import Particles
+from livemig.core.scan import SEGMENT_COUNT, Particles
 
 PAGE_BYTES = 4096
 CURVE_COUNT = 32
@@ -55,25 +55,27 @@ class Forecaster:
         plan: Plan,
         *,
         memory_bytes: int,
-        touched_bytes: int | None = None,
+        touched_shares: Sequence[float] = (),
         samples: Sequence[DirtySample] = (),
         past: Sequence[PastMigration] = (),
+        guest: str = "",
+        same_host: bool = False,
         seed: int = 0,
     ) -> None:
         """Takes what is known before ``migrate``; all but the plan and the memory may be missing."""
         self._plan = plan
         self._page_count = max(memory_bytes / PAGE_BYTES, 1.0)
-        touched_bytes = memory_bytes if touched_bytes is None else min(touched_bytes, memory_bytes)
-        self._touched_pages = touched_bytes / PAGE_BYTES
-        self._touched_known = touched_bytes < memory_bytes
+        self._touched_known = len(touched_shares) == SEGMENT_COUNT
+        shares = np.array(touched_shares) if self._touched_known else np.ones(SEGMENT_COUNT)
+        self._touched_pages = np.clip(shares, 0.0, 1.0) * self._page_count / SEGMENT_COUNT
         self._samples = list(samples)
         self._sampled_count = len(samples)
-        guest = past[0].guest if past else ""
         own = [one for one in past if one.guest == guest][:PAST_CURVES_COUNT]
         self._prior = [sample for one in own for sample in one.samples]
         self._past = tuple(past)
         self._seed = seed
-        self._link = Link(plan.bandwidth_bytes_s, past)
+        self._same_host = same_host
+        self._link = Link(plan.bandwidth_bytes_s, past, same_host=same_host)
         self._residuals: list[float] = []
         self._round: Round | None = None
         self._observation: Observation | None = None
@@ -103,11 +105,9 @@ class Forecaster:
         fresh_pages = finished.newly_dirtied_bytes / PAGE_BYTES
         old_pages = max(finished.remaining_bytes / PAGE_BYTES - fresh_pages, 0.0)
         period_s = finished.duration_s + (finished.start_s if finished.number == 1 else 0.0)
-        if finished.number == 1:
-            sent = finished.sent_bytes / PAGE_BYTES
-            self._touched_pages = (
-                min(max(sent, 1.0), self._page_count) if not self._touched_known else self._touched_pages
-            )
+        if finished.number == 1 and not self._touched_known:
+            sent_pages = min(finished.sent_bytes / PAGE_BYTES, self._page_count)
+            self._touched_pages = np.full(SEGMENT_COUNT, max(sent_pages, 1.0) / SEGMENT_COUNT)
         seen_share = 1.0 - min(old_pages / max(self._page_count, 1.0), 0.9)
         dirtied_pages = fresh_pages / seen_share
         self._note_residual(period_s, dirtied_pages)
@@ -126,24 +126,25 @@ class Forecaster:
     def tuned(self, plan: Plan) -> None:
         """Takes a changed plan."""
         if plan.bandwidth_bytes_s != self._plan.bandwidth_bytes_s:
-            self._link = Link(plan.bandwidth_bytes_s, self._past)
+            self._link = Link(plan.bandwidth_bytes_s, self._past, same_host=self._same_host)
         self._plan = plan
 
     def forecast(self, at: str, time_s: float) -> Forecast:
         """Says what is to be expected as of now: the same for the same history, whatever was asked before."""
         generator = np.random.default_rng((self._seed, len(self._samples), round(max(time_s, 0.0) * 1e6)))
         expected = self._expectations(generator)
-        reached = (
-            self._stopped(time_s, expected) if at == "commit" else reach(self._start(expected), expected, generator)
-        )
+        if at == "commit":
+            reached = self._stopped(time_s, expected)
+        else:
+            reached = reach(self._start(expected), expected, generator, begins=self._round is None)
         self._last = (time_s, reached)
         return summarise(
             reached,
             calibrate(self._past, kind_of(at)),
+            self._plan,
             at=at,
             time_s=time_s,
             sent_bytes=0.0 if self._observation is None else float(self._observation.sent_bytes or 0),
-            limit_s=self._plan.downtime_limit_s,
             basis=self._basis(),
         )
 
@@ -184,7 +185,7 @@ class Forecaster:
     def _start(self, expected: Expectations) -> Particles:
         finished, observation = self._round, self._observation
         if finished is None:
-            return before_start(expected, self._touched_pages, self._page_count - self._touched_pages)
+            return before_start(expected, self._touched_pages, self._page_count)
         return after_sync(
             expected,
             time_s=finished.start_s + finished.duration_s,
@@ -192,6 +193,9 @@ class Forecaster:
             sent_bytes=0.0 if observation is None else float(observation.sent_bytes or 0),
             left_pages=finished.remaining_bytes / PAGE_BYTES,
             fresh_pages=finished.newly_dirtied_bytes / PAGE_BYTES,
+            touched_pages=self._touched_pages,
+            page_count=self._page_count,
+            first=finished.number == 1,
         )
 
     def _stopped(self, time_s: float, expected: Expectations) -> Reached:

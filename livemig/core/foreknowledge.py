@@ -12,13 +12,18 @@ class Foreknowledge(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     """What was measured or remembered; all of it may be missing, and then the forecast is wide.
 
     Attributes:
+        guest: Whose it is, as the history names guests.
         samples: What the guest was seen to dirty just before; empty when it was not sampled.
-        touched_bytes: Memory that the guest ever touched, or None: the rest costs scanning, not sending.
+        touched_shares: What of each 32nd of its memory the guest ever touched, in the order of addresses; empty where
+            that can't be read. The rest costs scanning, not sending.
         past: Earlier migrations of this guest, and of others between the same hosts, newest first.
+        same_host: Whether both QEMUs are on one host: then the link is its memory.
         seed: What the forecast's random numbers start from, so that a trace gives the same forecasts again.
     """
 
+    guest: str = ""
     samples: tuple[DirtySample, ...] = ()
-    touched_bytes: int | None = None
+    touched_shares: tuple[float, ...] = ()
     past: tuple[PastMigration, ...] = ()
+    same_host: bool = False
     seed: int = 0

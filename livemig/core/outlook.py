@@ -117,9 +117,11 @@ class Outlook:
         self._forecaster = Forecaster(
             self._plan,
             memory_bytes=item.memory_bytes,
-            touched_bytes=known.touched_bytes,
+            touched_shares=known.touched_shares,
             samples=known.samples,
             past=known.past,
+            guest=known.guest,
+            same_host=known.same_host,
             seed=known.seed,
         )
         return Seen(forecast=self._forecast("start", item.time_s))

@@ -28,7 +28,7 @@ class PastMigration(msgspec.Struct, frozen=True, kw_only=True):
         ended_at: When, ISO 8601 with zone.
         completed: Whether the guest moved.
         memory_bytes: The guest's memory.
-        touched_bytes: What of it was ever touched; None when that was not known.
+        touched_shares: What of each 32nd of it was ever touched; empty when that was not known.
         bandwidth_bytes_s: The cap; None was no cap.
         downtime_limit_s: The limit.
         samples: What it showed of how the guest dirties memory.
@@ -46,7 +46,7 @@ class PastMigration(msgspec.Struct, frozen=True, kw_only=True):
     ended_at: str
     completed: bool
     memory_bytes: int
-    touched_bytes: int | None
+    touched_shares: tuple[float, ...] = ()
     bandwidth_bytes_s: float | None
     downtime_limit_s: float
     samples: tuple[DirtySample, ...] = ()

@@ -29,9 +29,11 @@ def forecast_start(plan: Plan, memory_bytes: int, known: Foreknowledge) -> Forec
     forecaster = Forecaster(
         plan,
         memory_bytes=memory_bytes,
-        touched_bytes=known.touched_bytes,
+        touched_shares=known.touched_shares,
         samples=known.samples,
         past=known.past,
+        guest=known.guest,
+        same_host=known.same_host,
         seed=known.seed,
     )
     return forecaster.forecast("start", 0.0)

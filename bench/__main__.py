@@ -8,6 +8,7 @@ import click
 
 from bench.dirtyring import dirtyring
 from bench.footprint import footprint
+from bench.forecast import forecast
 from bench.pingpong import pingpong
 from bench.runner import CouldNotMeasure
 from bench.simulation import simulation
@@ -61,7 +62,7 @@ def bench() -> None:
     """
 
 
-for command in (switchover, startup, footprint, pingpong, dirtyring, simulation):
+for command in (switchover, startup, footprint, pingpong, dirtyring, simulation, forecast):
     bench.add_command(command)
 
 if __name__ == "__main__":

@@ -197,8 +197,8 @@ def _conclude(samples: list[Run]) -> Conclusion:
         for name, label in (("total_s", "time"), ("downtime_s", "downtime"), ("sent_bytes", "bytes")):
             errors = [error for run in done if (error := _error_percent(run, at, name)) is not None]
             figures.append(Figure.of(f"{at.replace(' ', '_')}_{name}_error_percent", f"{label}, at {at}", errors))
-    found = [one for run in done if (one := _figure(run, "commit", "downtime_s")) is not None]
-    misses_s = [abs(interval[1] - actual) for interval, actual in found]
+    downtimes = [one for run in done if (one := _figure(run, "commit", "downtime_s")) is not None]
+    misses_s = [abs(interval[1] - actual) for interval, actual in downtimes]
     figures.append(Figure.of("commit_downtime_error_s", "downtime, at commit, in time", misses_s))
     starts = [(run, found) for run in runs if (found := _at(run, "start")) is not None]
     wrong = [run for run, found in starts if (found.converges >= 0.5) != run.completed]

@@ -13,6 +13,7 @@ from livemig.cli.config import config_option
 from livemig.cli.help import Option, Verb
 from livemig.cli.help_texts import COMPLETION_EPILOG, DEMO_EPILOG, EXAMPLES, PLAN_EPILOG, REPLAY_EPILOG, RUN_EPILOG
 from livemig.cli.options import ADDRESS, DURATION, RATE, SIZE
+from livemig.cli.simulate_options import SIMULATE_EPILOG, simulated_options
 from livemig.core.errors import PlanError
 
 if TYPE_CHECKING:
@@ -342,3 +343,20 @@ def _plan(
         )
     except PlanError as error:
         raise click.UsageError(str(error), ctx=click.get_current_context()) from error
+
+
+@cli.command(cls=Verb, epilog=SIMULATE_EPILOG, short_help="Simulate a migration.")
+@simulated_options
+@_limits
+@_output
+def simulate(*, as_json: bool, trace: Path | None, seed: int, count: int, **asked: Any) -> int:
+    """See what a migration would do, simulated page by page. Needs no QEMU and touches none.
+
+    The policy is the one that decides real migrations; QEMU's slots, syncs and its rule for the switchover are those
+    of the version chosen.
+    """
+    from livemig.cli.simulate import asked_of, run_simulation
+
+    limits = ("downtime_limit", "bandwidth", "deadline", "at_deadline", "probation")
+    plan = _plan(keep_source=False, **{name: asked.pop(name) for name in limits})
+    return run_simulation(plan=plan, asked=asked_of(**asked), seed=seed, count=count, trace_path=trace, as_json=as_json)

@@ -59,6 +59,7 @@ class Forecaster:
         samples: Sequence[DirtySample] = (),
         past: Sequence[PastMigration] = (),
         guest: str = "",
+        phase_deviation: float | None = None,
         same_host: bool = False,
         seed: int = 0,
     ) -> None:
@@ -70,6 +71,8 @@ class Forecaster:
         self._touched_pages = np.clip(shares, 0.0, 1.0) * self._page_count / SEGMENT_COUNT
         self._samples = list(samples)
         self._sampled_count = len(samples)
+        sampled = PHASE_DEVIATION_SAMPLED if phase_deviation is None else max(phase_deviation, PHASE_DEVIATION_SAMPLED)
+        self._phase_prior = sampled if samples else PHASE_DEVIATION_UNKNOWN
         own = [one for one in past if one.guest == guest][:PAST_CURVES_COUNT]
         self._prior = [sample for one in own for sample in one.samples]
         self._past = tuple(past)
@@ -227,7 +230,7 @@ class Forecaster:
             self._residuals.append(float(np.clip(np.log(dirtied_pages / predicted_pages), -1.5, 1.5)))
 
     def _phase_deviation(self) -> float:
-        prior = PHASE_DEVIATION_SAMPLED if self._sampled_count else PHASE_DEVIATION_UNKNOWN
+        prior = self._phase_prior
         count = len(self._residuals)
         squares = sum(residual**2 for residual in self._residuals)
         return float(np.sqrt((PHASE_PRIOR_COUNT * prior**2 + squares) / (PHASE_PRIOR_COUNT + count)))

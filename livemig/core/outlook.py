@@ -121,6 +121,7 @@ class Outlook:
             samples=known.samples,
             past=known.past,
             guest=known.guest,
+            phase_deviation=known.phase_deviation,
             same_host=known.same_host,
             seed=known.seed,
         )

@@ -33,6 +33,7 @@ def forecast_start(plan: Plan, memory_bytes: int, known: Foreknowledge) -> Forec
         samples=known.samples,
         past=known.past,
         guest=known.guest,
+        phase_deviation=known.phase_deviation,
         same_host=known.same_host,
         seed=known.seed,
     )

@@ -13,6 +13,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
+import msgspec
+
 from livemig.core.errors import LivemigError
 from livemig.core.foreknowledge import Foreknowledge
 from livemig.core.outcome import Outcome
@@ -23,7 +25,7 @@ from livemig.core.status import RunState
 from livemig.engine.history import History, guest_key, hosts_key, state_folder
 from livemig.engine.sampling import Sampling, sample_guest
 from livemig.engine.side import Side
-from livemig.hosts.memory import touched_bytes
+from livemig.hosts.page_map import SEGMENT_COUNT, touched_shares
 
 SWITCHOVER_LEAST_BYTES = 2 * 2**20
 """With less to send, what it was sent with drowns in the fixed part."""
@@ -59,9 +61,15 @@ class Foresight:
         host = _host_name()
         self._hosts = hosts_key(host, source.facts.version, host, there.facts.version)
         past, notes = await asyncio.to_thread(self._history.matching, self._guest, self._hosts)
-        touched = await asyncio.to_thread(self._touched_bytes)
+        touched = await asyncio.to_thread(self._touched_shares)
         self.notes += notes
-        self.known = Foreknowledge(touched_bytes=touched, past=past, seed=self.known.seed)
+        self.known = Foreknowledge(
+            guest=self._guest,
+            touched_shares=touched,
+            past=past,
+            same_host=source.process is not None,
+            seed=self.known.seed,
+        )
 
     async def sample(self, tell: Callable[[float, float], None] | None = None) -> None:
         """Samples the running guest for as long as the plan says.
@@ -75,14 +83,12 @@ class Foresight:
             self._source.monitor,
             total_s=self._plan.sample_s,
             memory_bytes=self._source.facts.memory_bytes,
+            touched_bytes=self._touched_bytes(),
             tell=tell,
         )
         self.notes += found.notes
         self.sampled_s = found.duration_s
-        known = self.known
-        self.known = Foreknowledge(
-            samples=found.samples, touched_bytes=known.touched_bytes, past=known.past, seed=known.seed
-        )
+        self.known = msgspec.structs.replace(self.known, samples=found.samples, phase_deviation=found.phase_deviation)
 
     async def keep(
         self, report: Report, *, switchover_sent_bytes: int | None, throughput_bytes_s: float | None
@@ -111,7 +117,7 @@ class Foresight:
             ended_at=datetime.now(UTC).isoformat(timespec="seconds"),
             completed=completed,
             memory_bytes=self._source.facts.memory_bytes,
-            touched_bytes=self.known.touched_bytes,
+            touched_shares=self.known.touched_shares,
             bandwidth_bytes_s=report.plan.bandwidth_bytes_s,
             downtime_limit_s=report.plan.downtime_limit_s,
             samples=report.samples[:SAMPLES_KEPT],
@@ -131,8 +137,12 @@ class Foresight:
             return ""
 
     def _touched_bytes(self) -> int | None:
+        shares = self.known.touched_shares
+        return round(sum(shares) / SEGMENT_COUNT * self._source.facts.memory_bytes) if shares else None
+
+    def _touched_shares(self) -> tuple[float, ...]:
         process = self._source.process
-        return None if process is None else touched_bytes(process.pid, self._source.facts.memory_bytes)
+        return () if process is None else touched_shares(process.pid, self._source.facts.memory_bytes)
 
 
 def _host_name() -> str:

@@ -1,1 +1,1 @@
-"""Pure drivers of the policy: replay of recorded traces. No I/O in here."""
+"""Pure drivers of the policy: replay of recorded traces, and migrations simulated page by page. No I/O in here."""

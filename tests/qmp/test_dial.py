@@ -40,6 +40,13 @@ async def test_a_missing_socket_fails_at_once(tmp_path: Path) -> None:
     assert time.monotonic() - started_s < 0.5
 
 
+async def test_a_file_that_is_no_socket_fails_at_once(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    started_s = time.monotonic()
+    assert "no QMP socket" in await refused(tmp_path / "file", timeout_s=30)
+    assert time.monotonic() - started_s < 5
+
+
 async def test_a_starting_qemu_s_socket_is_waited_for(socket_path: Path) -> None:
     connecting = asyncio.create_task(Monitor.connect(str(socket_path), starting=True))
     await asyncio.sleep(0.1)

@@ -7,6 +7,7 @@ import signal
 import socket
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -300,7 +301,8 @@ async def test_an_event_that_overtakes_the_negotiation_is_no_refusal(tmp_path: P
         writer.write(GREETING)
         await reader.read(4096)
         event = {"event": "STOP", "timestamp": {"seconds": 1, "microseconds": 0}}
-        for message in (event, event, {"return": {}}):
+        answers: list[dict[str, Any]] = [event, event, {"return": {}}]
+        for message in answers:
             writer.write(json.dumps(message).encode() + b"\r\n")
         request = json.loads(await reader.read(4096))
         writer.write(json.dumps({"return": {"status": "paused"}, "id": request["id"]}).encode() + b"\r\n")

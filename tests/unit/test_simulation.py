@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -14,14 +15,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from livemig.core.action import Action, SetBandwidth, SetDowntimeLimit
+from livemig.core.action import Action, Cancel, SetBandwidth, SetDowntimeLimit
 from livemig.core.errors import PlanError
-from livemig.core.inputs import Input, Observed, Prepared, SourceStopped, StatusSeen
+from livemig.core.inputs import CancelRequested, Input, Observed, Prepared, RunStateSeen, SourceStopped, StatusSeen
 from livemig.core.outcome import Outcome
 from livemig.core.phases import Phase
 from livemig.core.plan import AtDeadline, Plan, PlanChange
 from livemig.core.policy import Decision
-from livemig.core.trace import InputRecord, decode_trace, encode_record
+from livemig.core.trace import InputRecord, TraceHeader, decode_trace, encode_record
 from livemig.simulation.guest_memory import GuestMemory
 from livemig.simulation.link import Link, LinkSetting, Outage
 from livemig.simulation.ram_scan import RamScan
@@ -47,7 +48,7 @@ TRACES = Path(__file__).parents[1] / "traces"
 def guest_of(pattern: str = "random", *, memory: int = 64, **phase: float) -> SimulatedGuest:
     """A small built-in guest; sizes and rates in MiB."""
     parameters = {"working_set_bytes": 16, "dirty_rate_bytes_s": 40} | phase
-    scaled = {name: value * MIB if "bytes" in name else value for name, value in parameters.items()}
+    scaled: dict[str, Any] = {name: value * MIB if "bytes" in name else value for name, value in parameters.items()}
     return builtin_guest(
         BuiltinPhase(pattern=pattern, **scaled), memory_bytes=memory * MIB, fill_bytes=memory * 3 // 4 * MIB
     )
@@ -63,8 +64,10 @@ class Fixed:
         )
 
     def step(self, seen: Input) -> Decision:
-        """Sets it before it begins."""
+        """Sets it before it begins; heeds who cancels."""
         actions: tuple[Action, ...] = self._actions if isinstance(seen, Prepared) else ()
+        if isinstance(seen, CancelRequested):
+            actions = (Cancel(),)
         return Decision(phase=Phase.PRECOPY, actions=actions)
 
 
@@ -97,6 +100,7 @@ def watched_copy(setting: Setting, *, seed: int, limit_ms: int, bandwidth_bytes_
         horizon_s=lambda: source.now_s + 0.013,
     )
     source.downtime_limit_ms, source.max_bandwidth_bytes_s = limit_ms, bandwidth_bytes_s
+    source.scan._chunk_pieces = 700  # several chunks of the log even in a small guest
     take = source.scan.take
 
     def taking(count: int) -> None:
@@ -167,17 +171,19 @@ def test_no_page_is_ever_lost(guest, version, seed, limit_ms, cap_bytes_s):
     And what was sent and is left adds up to all there was and all that syncs have found.
     """
     setting = Setting(guest=guest, qemu=version, link=SLOW)
-    source = None
+    source = memory = None
     for source in watched_copy(setting, seed=seed, limit_ms=limit_ms, bandwidth_bytes_s=cap_bytes_s):
         memory, scan = source.memory, source.scan
+        assert isinstance(memory, Watched)
         assert not (memory.stale & ~scan.bitmap & ~memory.log).any()
         assert scan.normal_count + scan.zero_count + scan.remaining_count == memory.page_count + scan.newly_dirty_count
         assert scan.remaining_count == int(scan.bitmap.sum())
         if source.now_s > 4:
             return
     assert source is not None
+    assert isinstance(memory, Watched)
     assert source.scan.remaining_count == 0
-    assert not source.memory.stale.any()
+    assert not memory.stale.any()
 
 
 @settings(max_examples=40, deadline=None)
@@ -264,6 +270,12 @@ def test_events_come_in_the_order_of_each_version(version, gated, first, last):
     assert heard[-len(last) :] == last
 
 
+def test_the_newest_does_not_count_the_last_sync():
+    """It shows 2 where the others show 3."""
+    counts = [simulate(Setting(guest=guest_of(), qemu=one), Plan(), seed=1).sync_count for one in VERSIONS]
+    assert counts[0] == counts[1] == counts[2] + 1
+
+
 @pytest.mark.parametrize("name", ["loaded", "gated", "deadline"])
 def test_livemig_is_told_the_same_in_the_same_order(name):
     """As in the recorded traces of 10.0: statuses and STOP, and what QEMU's counters look like at the first reply."""
@@ -273,7 +285,9 @@ def test_livemig_is_told_the_same_in_the_same_order(name):
     guest = guest_of("sweep", memory=128, working_set_bytes=96, dirty_rate_bytes_s=4000)
     if name != "deadline":
         guest = guest_of(memory=128, working_set_bytes=24, dirty_rate_bytes_s=40)
-    run = simulate(Setting(guest=guest), records[0].plan, seed=1, keep_trace=True)
+    header = records[0]
+    assert isinstance(header, TraceHeader)
+    run = simulate(Setting(guest=guest), header.plan, seed=1, keep_trace=True)
     words = [
         one.status.value if isinstance(one, StatusSeen) else "STOP"
         for one in real
@@ -312,25 +326,19 @@ def test_the_newest_looks_first():
     assert run.first_copy_s < run.total_s - 0.03
 
 
-@pytest.mark.parametrize(("version", "excess_bytes"), [("7.2", 3 * 4104), ("10.0", 2 * 131328)])
+@pytest.mark.parametrize(("version", "excess_bytes"), [("7.2", 4104 + 18), ("10.0", 131328 + 36)])
 def test_a_slot_keeps_to_its_quota(version, excess_bytes):
     """7.2 to the page, 10.0 to what its buffer holds; the rest of each slot the thread sleeps."""
     cap_bytes_s = 50_000_000
-    source = None
-    seen: list[tuple[float, int]] = []
+    found: set[float] = set()
     setting = Setting(guest=guest_of(dirty_rate_bytes_s=200), qemu=version)
     for source in watched_copy(setting, seed=1, limit_ms=1, bandwidth_bytes_s=cap_bytes_s):
-        seen.append((source.now_s, source.sent_bytes))
+        found.add(source.slot_bytes_s)
         if source.now_s > 1.5:
+            assert 14 <= source.sent_bytes / (cap_bytes_s / 10) <= 17
             break
-    assert source is not None
-    slots = [
-        sent_bytes - next(past_bytes for past_s, past_bytes in reversed(seen) if past_s <= time_s - 0.1)
-        for time_s, sent_bytes in seen
-        if time_s > 0.3
-    ]
-    assert max(slots) <= cap_bytes_s / 10 + excess_bytes
-    assert sum(slots) / len(slots) > cap_bytes_s / 10 * 0.9
+    assert max(found) <= cap_bytes_s + excess_bytes * 10
+    assert sorted(found)[1] > cap_bytes_s * 0.98
 
 
 def test_a_larger_limit_makes_more_and_shorter_rounds():
@@ -340,7 +348,7 @@ def test_a_larger_limit_makes_more_and_shorter_rounds():
     plan = Plan(downtime_limit_s=0.001, deadline_s=6.0, bandwidth_bytes_s=50e6)
     held = simulate(Setting(guest=guest, link=link), plan, Fixed(0.02, 50e6), seed=1, wishes=(Wish(time_s=6.0),))
     wide = simulate(Setting(guest=guest, link=link), plan, Fixed(1.2, 50e6), seed=1, wishes=(Wish(time_s=6.0),))
-    assert wide.round_count > 5 * held.round_count
+    assert wide.round_count > 3 * held.round_count
 
 
 def test_the_bandwidth_told_beforehand_counts():
@@ -377,6 +385,57 @@ def test_the_log_forgets_late_under_kvm():
         assert scan.remaining_count == 1 + twice
 
 
+def test_kvm_forgets_only_what_was_read():
+    """A page that is still to be sent and is written to after a sync is found by the next, known or not."""
+    guest = SimulatedGuest(memory_bytes=16 * MIB, content_bytes=16 * MIB, accelerator=Accelerator.KVM)
+    memory = GuestMemory(guest, np.random.default_rng(1))
+    scan = RamScan(guest, memory)
+    scan.sync(0.0)
+    scan.prepare(0.0)
+    scan.take(100)
+    scan.sync(0.1)
+    memory.log[500] = True
+    scan.prepare(0.2)
+    assert memory.log[500]
+
+
+def test_a_buffer_is_flushed_at_32_pages():
+    """So much goes out at once that a quota of one page lets 32 through; zero pages by the buffer of headers."""
+    guest = SimulatedGuest(memory_bytes=64 * MIB, content_bytes=32 * MIB)
+    scan = RamScan(guest, GuestMemory(guest, np.random.default_rng(1)))
+    assert scan.count_over(1, flushed=False) == 1
+    assert scan.count_over(1, flushed=True) == 32
+    assert scan.count_over(32 * 4104, flushed=True) == 64
+    assert scan.count_over(10 * MIB, flushed=True) % 32 == 0
+    scan.take(8192)
+    assert scan.count_over(1, flushed=True) == -(-32768 // 9)
+
+
+def test_a_page_that_is_new_to_the_destination_takes_longer():
+    """Once."""
+    guest = SimulatedGuest(memory_bytes=16 * MIB, content_bytes=12 * MIB)
+    memory = GuestMemory(guest, np.random.default_rng(1))
+    scan = RamScan(guest, memory)
+    assert scan.duration_s(4096, 1.0, 10.0, 0.1) == pytest.approx(3072 * 11 + 1024 * 0.1)
+    scan.take(4096)
+    scan.sync(0.0)
+    assert scan.duration_s(4096, 1.0, 10.0, 0.1) == pytest.approx(3072 + 1024 * 0.1)
+
+
+def test_no_reply_comes_while_the_source_holds_its_lock():
+    """From STOP until the rest was sent it answers nothing; then everything that was asked."""
+    setting = Setting(guest=guest_of(), link=LinkSetting(rate_bytes_s=20e6))
+    plan = Plan(deadline_s=0.5, at_deadline=AtDeadline.PAUSE)
+    run = simulate(setting, plan, seed=1, keep_trace=True)
+    seen = [record.input for record in run.records if isinstance(record, InputRecord)]
+    stop_s = next(one.time_s for one in seen if isinstance(one, SourceStopped))
+    replies = [one for one in seen if isinstance(one, Observed | RunStateSeen) and one.time_s > stop_s]
+    assert run.downtime_s is not None
+    assert run.downtime_s > 1
+    assert replies
+    assert all(one.time_s > stop_s + run.downtime_s - 0.1 for one in replies)
+
+
 def test_a_cut_link_is_noticed():
     """Before the switchover the watchdog cancels; within it the connection is cut and the guest runs on."""
     cut = LinkSetting(rate_bytes_s=100e6, outages=(Outage(start_s=0.4, duration_s=float("inf")),))
@@ -408,6 +467,24 @@ def test_what_is_tuned_takes_effect():
     assert 3.0 < run.total_s - run.downtime_s < 3.25
 
 
+class Deaf:
+    """A rule that never does anything."""
+
+    def step(self, _seen: Input) -> Decision:
+        """Does nothing."""
+        return Decision(phase=Phase.PRECOPY)
+
+
+def test_who_does_not_heed_the_end_is_broken_off():
+    """A rule that never cancels does not simulate for ever."""
+    setting = Setting(
+        guest=guest_of("sweep", dirty_rate_bytes_s=3000), link=LinkSetting(rate_bytes_s=20e6), bound_s=1.0
+    )
+    run = simulate(setting, Plan(), Deaf(), seed=1)
+    assert run.outcome is Outcome.UNKNOWN
+    assert run.total_s == 31.0
+
+
 def test_one_that_never_ends_is_ended():
     """A guest that dirties more than fits, without a deadline."""
     setting = Setting(guest=guest_of("sweep", dirty_rate_bytes_s=3000), bound_s=4.0)
@@ -416,9 +493,10 @@ def test_one_that_never_ends_is_ended():
     assert 4.0 < run.total_s < 4.3
 
 
-def test_a_coarser_simulation_finds_the_same():
-    """Pieces of 64 KiB of a guest that writes in a row: the same figures, roughly."""
-    writes = Writes(pattern=Pattern.SWEEP, size_bytes=64 * MIB, rate_bytes_s=20 * MIB)
+@pytest.mark.parametrize("pattern", list(Pattern))
+def test_a_coarser_simulation_finds_the_same(pattern):
+    """Pieces of 64 KiB: the same figures, roughly."""
+    writes = Writes(pattern=pattern, size_bytes=64 * MIB, rate_bytes_s=20 * MIB)
     found = []
     for page_bytes in (4096, 65536):
         guest = SimulatedGuest(

@@ -38,6 +38,10 @@ UNITS_ELSEWHERE = {
     "DirtySample.weights": "shares that add up to 1",
     "Forecast.converges": "a probability, by the contract of the JSON lines",
     "Forecast.keeps_limit": "a probability",
+    "Foreknowledge.phase_deviation": "of a logarithm",
+    "Foreknowledge.touched_shares": "shares",
+    "PastMigration.touched_shares": "shares",
+    "WhatIf.converges": "a probability",
     "Progressed.progress": "a share from 0 to 1, by the contract of the JSON lines",
 }
 

@@ -26,13 +26,16 @@ def non_negative_weights(rows: Array, values: Array) -> Array:
     Returns:
         The weights, shape (M, K).
     """
+    norms = np.linalg.norm(rows, axis=0)
+    norms[norms == 0.0] = 1.0
+    rows = rows / norms  # so that the ridge and the tolerance mean the same to each column
     gram = rows.T @ rows
     gram[np.diag_indices_from(gram)] += RIDGE * max(float(np.trace(gram)) / len(gram), np.finfo(float).tiny)
     weights = np.zeros((len(values), rows.shape[1]))
     free = np.zeros(rows.shape[1], dtype=bool)
     for number, target in enumerate(values @ rows):
         weights[number], free = _solve(gram, target, free)  # the next one differs little: begin where this one ended
-    return weights
+    return weights / norms
 
 
 def _solve(gram: Array, target: Array, start: NDArray[np.bool_]) -> tuple[Array, NDArray[np.bool_]]:

@@ -1,0 +1,215 @@
+"""Forecasts follow from what is known: the same again for the same, wider for less, worse for a busier guest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from livemig.core.calibration import Calibration, calibrate, stretched
+from livemig.core.dirty_sample import DirtySample
+from livemig.core.event import DestinationRunning
+from livemig.core.forecaster import Forecaster
+from livemig.core.foreknowledge import Foreknowledge
+from livemig.core.link import Link
+from livemig.core.observation import Observation
+from livemig.core.past import PastMigration, fixed_downtime_of
+from livemig.core.plan import Plan
+from livemig.core.prediction import Forecast
+from livemig.core.rounds import Round
+from livemig.core.status import MigrationStatus
+from livemig.core.trace import EventRecord, decode_trace
+from livemig.core.what_if import least_bandwidth_bytes_s, what_if
+from livemig.simulation.replay import replay
+
+MIB = 2**20
+MEMORY = 256 * MIB
+PLAN = Plan(bandwidth_bytes_s=100.0 * MIB, downtime_limit_s=0.3)
+TRACES = sorted((Path(__file__).parents[1] / "traces").glob("*.jsonl"))
+SHARES = (1.0,) * 16 + (0.0,) * 16
+
+
+def sampled(rate_mib_s: float, set_mib: float = 96) -> tuple[DirtySample, ...]:
+    """What sampling shows of a sweep."""
+    found = []
+    for period_s in (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2):
+        pages = min(set_mib, rate_mib_s * period_s) * 256
+        found.append(
+            DirtySample(periods_s=(period_s,), weights=(1.0,), dirtied_pages=pages, deviation_pages=0.03 * pages + 3)
+        )
+    return tuple(found)
+
+
+def at_start(rate_mib_s: float, plan: Plan = PLAN, **known) -> Forecast:
+    """The forecast before a guest begins to move that writes so fast."""
+    asked = {"samples": sampled(rate_mib_s), "touched_shares": SHARES, "same_host": True, "seed": 3, **known}
+    return Forecaster(plan, memory_bytes=MEMORY, **asked).forecast("start", 0.0)
+
+
+def test_a_guest_that_writes_slowly_converges():
+    """In about the time that its touched memory takes, at next to no downtime."""
+    found = at_start(5)
+    assert found.converges > 0.99
+    assert found.total_s is not None
+    assert found.total_s[1] == pytest.approx(128 / 100 + 0.2, rel=0.15)
+    assert found.sent_bytes is not None
+    assert found.sent_bytes[1] == pytest.approx(135 * MIB, rel=0.1)
+
+
+def test_a_guest_that_writes_faster_than_can_be_sent_does_not():
+    """And there are no figures for what does not come."""
+    found = at_start(250)
+    assert found.converges < 0.05
+    plan = Plan(bandwidth_bytes_s=1000.0 * MIB, downtime_limit_s=0.3)
+    assert at_start(250, plan).converges > 0.95
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.floats(1, 150), st.floats(1.05, 3), st.integers(0, 100))
+def test_more_dirtying_never_helps(rate_mib_s, factor, seed):
+    """Neither the odds nor, where both converge, time and bytes; within what 64 particles scatter."""
+    less, more = (at_start(rate, seed=seed) for rate in (rate_mib_s, rate_mib_s * factor))
+    assert more.converges <= less.converges + 0.1
+    if less.converges > 0.9 and more.converges > 0.9:
+        assert less.total_s is not None
+        assert more.total_s is not None
+        assert more.total_s[1] >= less.total_s[1] * 0.9 - 0.11
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.floats(0, 300), st.integers(0, 1000))
+def test_figures_are_in_order_and_the_same_again(rate_mib_s, seed):
+    """Quantiles rise, probabilities are some, and a seed gives one forecast."""
+    first, second = (at_start(rate_mib_s, seed=seed) for _ in range(2))
+    assert first == second
+    assert 0 <= first.converges <= 1
+    for interval in (first.total_s, first.downtime_s, first.sent_bytes):
+        assert interval is None or (0 <= interval[0] <= interval[1] <= interval[2] < float("inf"))
+
+
+def test_less_knowledge_is_a_wider_interval():
+    """No samples, no history: honestly wide."""
+    known, unknown = at_start(40), at_start(40, samples=())
+    assert known.total_s is not None
+    assert unknown.total_s is None or unknown.total_s[2] - unknown.total_s[0] > known.total_s[2] - known.total_s[0]
+
+
+@pytest.mark.parametrize(
+    "observation",
+    [
+        Observation(time_s=1.0, status=MigrationStatus.ACTIVE),
+        Observation(time_s=1.0, status=MigrationStatus.ACTIVE, sent_bytes=0, remaining_bytes=0, throughput_bytes_s=0.0),
+        Observation(time_s=1.0, status=MigrationStatus.ACTIVE, remaining_bytes=2**60, throughput_bytes_s=1e18),
+    ],
+)
+@pytest.mark.parametrize("duration_s", [1e-6, 1.0])
+def test_weird_replies_give_a_forecast_all_the_same(observation, duration_s):
+    """Whatever QEMU says: no NaN, no exception."""
+    forecaster = Forecaster(PLAN, memory_bytes=MEMORY, samples=sampled(20), seed=1)
+    forecaster.observe(1.0, observation)
+    forecaster.round_completed(
+        Round(
+            number=1,
+            start_s=0.0,
+            duration_s=duration_s,
+            sent_bytes=0,
+            newly_dirtied_bytes=2**40,
+            remaining_bytes=0,
+            throughput_bytes_s=0.0,
+        )
+    )
+    for at in ("round 1", "commit"):
+        found = forecaster.forecast(at, 1.0)
+        assert found.total_s is None or np.all(np.isfinite(found.total_s))
+    assert forecaster.left_s(1.0) is None or forecaster.left_s(1.0) >= (0.0, 0.0)
+
+
+@pytest.mark.parametrize("path", TRACES, ids=lambda path: path.stem)
+def test_recorded_traces_give_the_recorded_forecasts(path):
+    """Bit for bit but for rounding; and a changed knowledge is told apart."""
+    records = list(decode_trace(path.read_bytes().splitlines(keepends=True)))
+    found = replay(records)
+    assert found.forecasts
+    assert found.forecast_differences == ()
+
+
+@pytest.mark.parametrize("name", ["loaded", "gated"])
+def test_what_was_forecast_at_the_commit_came(name):
+    """Of recorded migrations: the time within the interval, or within a slot of it."""
+    path = next(path for path in TRACES if path.stem == name)
+    records = list(decode_trace(path.read_bytes().splitlines(keepends=True)))
+    (running,) = [
+        one.event for one in records if isinstance(one, EventRecord) and isinstance(one.event, DestinationRunning)
+    ]
+    total_s = replay(records).forecasts[-1].total_s
+    assert total_s is not None
+    assert total_s[0] - 0.1 <= running.time_s <= total_s[2] + 0.1
+
+
+def test_the_link_is_never_taken_better_than_this_run_has_shown():
+    """A low quantile of its own slots; history lowers it and never raises it."""
+    fast, slow = (past(throughput_bytes_s=rate) for rate in (9e9, 1e6))
+    for known, expected in (((), 1e8), ((fast,), 1e8), ((slow,), 1e6)):
+        link = Link(None, known)
+        assert link.safe_bytes_s is None
+        for _ in range(20):
+            link.observe_slot(1e8)
+        assert link.safe_bytes_s == pytest.approx(expected)
+
+
+def test_intervals_learn_from_how_earlier_ones_turned_out():
+    """Too narrow ones are widened, too wide ones narrowed, and none without a reason."""
+    said = Forecast(
+        at="start",
+        time_s=0.0,
+        converges=1.0,
+        keeps_limit=1.0,
+        total_s=(9.0, 10.0, 11.0),
+        downtime_s=None,
+        sent_bytes=None,
+        basis="",
+    )
+    missed = [past(total_s=20.0, forecasts=(said,)) for _ in range(30)]
+    hit = [past(total_s=10.05, forecasts=(said,)) for _ in range(30)]
+    assert calibrate([], "start") == Calibration()
+    assert calibrate(missed, "start").total > 2
+    assert calibrate(hit, "start").total < 1.3
+    assert calibrate(missed, "round") == Calibration()
+    least, middle, most = stretched((9.0, 10.0, 11.0), 2.0)
+    assert (least, middle, most) == pytest.approx((8.1, 10.0, 12.1))
+
+
+def test_the_fixed_part_is_believed_once_three_have_measured_it():
+    """And then rather too large."""
+    found = [past(fixed_downtime_s=value) for value in (0.004, 0.005)]
+    assert fixed_downtime_of(found) is None
+    assert fixed_downtime_of([*found, past(fixed_downtime_s=0.009)]) == 0.009
+
+
+def test_what_if_there_were_more_bandwidth():
+    """More never hurts; the least that does is between what does and what does not."""
+    known = Foreknowledge(samples=sampled(120), touched_shares=SHARES, same_host=True, seed=1)
+    least_bytes_s = least_bandwidth_bytes_s(PLAN, MEMORY, known)
+    assert least_bytes_s is not None
+    assert 60 * MIB < least_bytes_s < 250 * MIB
+    table = what_if(PLAN, MEMORY, known)
+    of_limit = [one for one in table if one.downtime_limit_s == PLAN.downtime_limit_s]
+    assert [one.converges > 0.5 for one in of_limit] == [one.bandwidth_bytes_s > least_bytes_s for one in of_limit]
+
+
+def past(**known) -> PastMigration:
+    """An earlier migration of another guest."""
+    blank = PastMigration(
+        guest="other",
+        hosts="a to b",
+        ended_at="2026-01-01T00:00:00+00:00",
+        completed=True,
+        memory_bytes=MEMORY,
+        bandwidth_bytes_s=None,
+        downtime_limit_s=0.3,
+    )
+    return msgspec.structs.replace(blank, **known)

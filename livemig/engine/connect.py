@@ -75,8 +75,9 @@ async def launch_plan(source: Side, destination: Address, options: LaunchOptions
     plan = await plan_launch(source, destination.path, options)
     needed_bytes, available_bytes = source.facts.memory_bytes, available_memory_bytes()
     if needed_bytes > available_bytes:
-        sizes = f"{format_size(needed_bytes)} of memory, and this host has {format_size(available_bytes)} to spare"
-        raise RefusedError((f"the guest has {sizes}: free some before a second QEMU is launched",))
+        sizes = f"{format_size(needed_bytes)} of memory, and {format_size(available_bytes)} can be had here"
+        remedy = "free some, or raise this cgroup's limit, before a second QEMU is launched"
+        raise RefusedError((f"the guest has {sizes}: {remedy}",))
     return plan
 
 

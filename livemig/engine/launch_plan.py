@@ -9,8 +9,6 @@ import contextlib
 import os
 import shlex
 import shutil
-import socket
-import stat
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -18,6 +16,7 @@ import msgspec
 
 from livemig.core.errors import PlanError, RefusedError
 from livemig.engine.hotplug import Hotplug, hotplug_since_start
+from livemig.engine.launch_places import MARKER, is_missing, listened_at, remove_folder, why_no_folder, why_no_socket
 from livemig.engine.side import Side
 from livemig.hosts.process import (
     ProcessFacts,
@@ -47,7 +46,17 @@ from livemig.qemu.command_line import (
     tap_descriptors,
 )
 
-MARKER = ".livemig"
+__all__ = [
+    "MARKER",
+    "LaunchOptions",
+    "LaunchPlan",
+    "folder_of",
+    "listened_at",
+    "plan_launch",
+    "remove_folder",
+    "supervisor_of",
+]
+
 _COMMAND_REMEDY = "give the destination's command line with --dst-command"
 
 
@@ -148,11 +157,10 @@ async def plan_launch(source: Side, qmp_path: str, options: LaunchOptions) -> La
         LivemigError: When the source does not answer.
     """
     path = os.path.abspath(qmp_path)  # noqa: PTH100, ASYNC240 - a link is the user's own choice: not followed
-    facts = _read_source(source, needed=options.command is None)
+    facts = _read_source(source, needed_at=path if options.command is None else None)
     if options.command is not None:
         return _planned_as_given(facts, options.command, path, options)
-    if facts is None:
-        raise RefusedError((f"the source's process can't be read: {_COMMAND_REMEDY}",))
+    assert facts is not None  # noqa: S101  # or it was refused
     machine_type = str(await source.monitor.execute("qom-get", {"path": "/machine", "property": "type"}))
     arguments = facts.argv[1:]
     hotplug = await hotplug_since_start(source.monitor, arguments, _config_files(arguments, _start_folder(facts)))
@@ -161,20 +169,14 @@ async def plan_launch(source: Side, qmp_path: str, options: LaunchOptions) -> La
 
 def supervisor_of(side: Side) -> str | None:
     """Returns who would start this QEMU again after its end, with the remedy; None when nobody is seen who would."""
-    facts = _read_source(side, needed=False)
+    facts = _read_source(side)
     return None if facts is None else supervisor(facts)
 
 
 def folder_of(side: Side) -> Path | None:
     """The folder of a QEMU that livemig launched, to be removed once that has ended; None for any other."""
-    facts = _read_source(side, needed=False)
+    facts = _read_source(side)
     return None if facts is None else _own_folder(facts)
-
-
-def remove_folder(folder: Path) -> None:
-    """Removes the folder of a QEMU that livemig launched and that has ended; leaves any other folder alone."""
-    if (folder / MARKER).exists():
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _split(text: str, option: str) -> tuple[str, ...]:
@@ -184,23 +186,39 @@ def _split(text: str, option: str) -> tuple[str, ...]:
         raise PlanError(f"{option} can't be split into arguments: {error}") from error
 
 
-def _read_source(source: Side, *, needed: bool) -> ProcessFacts | None:
+def _read_source(source: Side, *, needed_at: str | None = None) -> ProcessFacts | None:
+    """Reads the source's process; None when that can't be, unless a destination is to be launched from it."""
     if source.address.path is None or source.process is None:
-        if needed:
-            reason = "its address is no socket of this host" if source.address.path is None else "it can't be seen"
-            raise RefusedError((f"the source's command line can't be read ({reason}): {_COMMAND_REMEDY}",))
-        return None
+        if needed_at is None:
+            return None
+        raise _unreadable(source, needed_at, _why_unseen(source), _COMMAND_REMEDY)
     try:
         return read_process(source.process.pid)
-    except PermissionError as error:
-        if not needed:
-            return None
-        user = source.process.owner[0]
-        raise RefusedError(
-            (f"process {source.process.pid} of user {user} can't be read: run livemig as that user or as root",)
-        ) from error
     except OSError as error:
-        raise RefusedError((f"the source's process can't be read: {error.strerror}",)) from error
+        if needed_at is None:
+            return None
+        if isinstance(error, PermissionError):
+            user = source.process.owner[0]
+            reason = f"process {source.process.pid} is user {user}'s"
+            raise _unreadable(source, needed_at, reason, "run livemig as that user or as root") from error
+        raise _unreadable(source, needed_at, error.strerror or str(error), _COMMAND_REMEDY) from error
+
+
+def _why_unseen(source: Side) -> str:
+    if source.address.path is None:
+        return "its address is no socket of this host"
+    return "no process of it can be seen from here: it runs in a container, or livemig may not look at it"
+
+
+def _unreadable(source: Side, needed_at: str, reason: str, remedy: str) -> RefusedError:
+    return RefusedError(
+        (
+            (
+                f"nobody listens at the destination {needed_at}, and none can be launched there, for the command line "
+                f"of the source {source.address} can't be read ({reason}): {remedy}"
+            ),
+        )
+    )
 
 
 def _planned_as_given(
@@ -267,9 +285,9 @@ def _checked(
 ) -> LaunchPlan:
     """Refuses what is known to fail, all of it together."""
     owner = surroundings if facts is None else facts.surroundings
-    reasons = [f"{each} is not there: give its place with --map" for each in line.inputs if _is_missing(each)]
-    reasons += [reason for each in line.sockets if (reason := _why_no_socket(Path(each)))]
-    reasons += _why_no_folder(Path(request.folder), owner)
+    reasons = [f"{each} is not there: give its place with --map" for each in line.inputs if is_missing(each)]
+    reasons += [reason for each in line.sockets if (reason := why_no_socket(Path(each)))]
+    reasons += why_no_folder(Path(request.folder), owner)
     if reasons:
         raise RefusedError(tuple(f"the destination can't be launched: {reason}" for reason in reasons))
     argv = (executable, *line.arguments)
@@ -287,17 +305,6 @@ def _checked(
         source_pid=None if facts is None else facts.pid,
         source_folder=None if facts is None else _own_folder(facts),
     )
-
-
-def _is_missing(path: str) -> bool:
-    """Whether there is surely no such file; one that livemig may not look at is QEMU's to judge."""
-    try:
-        os.stat(path)  # noqa: PTH116
-    except (FileNotFoundError, NotADirectoryError):
-        return True
-    except OSError:
-        return False
-    return False
 
 
 def _program_warnings(facts: ProcessFacts | None) -> tuple[str, ...]:
@@ -339,54 +346,3 @@ def _config_files(arguments: tuple[str, ...], cwd: str) -> dict[str, str]:
 def _folders(arguments: tuple[str, ...], cwd: str) -> frozenset[str]:
     paths = (Path(cwd, path) for path in memory_paths(arguments))
     return frozenset(os.path.normpath(path) for path in paths if path.is_dir())
-
-
-def _why_no_socket(path: Path) -> str | None:
-    """QEMU would delete whatever is there, even a socket that somebody listens at."""
-    try:
-        mode = path.lstat().st_mode
-    except FileNotFoundError:
-        return None if path.parent.is_dir() or path.parent.name.endswith(".livemig") else f"{path.parent} is no folder"
-    except OSError as error:
-        return f"{path} can't be looked at: {error.strerror}"
-    if not stat.S_ISSOCK(mode):
-        return f"{path} is there already and no socket: choose another path"
-    return f"somebody listens at {path} already: choose another path" if listened_at(path) else None
-
-
-def listened_at(path: Path) -> bool:
-    """Whether somebody accepts connections at a socket."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.settimeout(0)
-        try:
-            probe.connect(str(path))
-        except ConnectionRefusedError:
-            return False
-        except OSError:
-            return True
-    return True
-
-
-def _why_no_folder(folder: Path, owner: Surroundings) -> list[str]:
-    parent = folder.parent
-    if not parent.is_dir():
-        return []  # said of the socket already
-    reasons = []
-    if owner.user != 0 and not _may_write(parent, owner):
-        reasons.append(f"user {owner.user}, who runs QEMU, can't write to {parent}: choose another --dst-qmp")
-    if folder.exists():
-        listened = [path for path in folder.glob("*") if path.is_socket() and listened_at(path)]
-        if not (folder / MARKER).exists():
-            reasons.append(f"{folder} is there already and not livemig's: choose another --dst-qmp")
-        elif listened:
-            reasons.append(f"a QEMU that livemig launched still uses {folder}: end it, or choose another --dst-qmp")
-    return reasons
-
-
-def _may_write(folder: Path, owner: Surroundings) -> bool:
-    found = folder.stat()
-    if found.st_uid == owner.user:
-        return bool(found.st_mode & stat.S_IWUSR)
-    if found.st_gid == owner.group or found.st_gid in owner.groups:
-        return bool(found.st_mode & stat.S_IWGRP)
-    return bool(found.st_mode & stat.S_IWOTH)

@@ -7,7 +7,6 @@ QEMUs' states and in `livemig.qemu.compare` for what they are made of.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
 import msgspec
 
@@ -17,7 +16,8 @@ from livemig.core.status import MigrationStatus, RunState
 from livemig.core.units import format_duration
 from livemig.engine.launch_plan import supervisor_of
 from livemig.engine.side import Facts, Side
-from livemig.qemu.compare import NEEDED_CAPABILITIES, compare
+from livemig.hosts.open_files import is_same_file
+from livemig.qemu.compare import NEEDED_CAPABILITIES, ImagePair, compare, image_pairs
 from livemig.qemu.inventory_query import take_inventories
 
 _SOURCE_STATES_REFUSED = {
@@ -63,8 +63,8 @@ async def examine(source: Side, destination: Side, plan: Plan, fixed_downtime_s:
         return Preflight(refusals=reasons, warnings=warnings)  # what else differs between wrong QEMUs is noise
     inventories = await take_inventories(source.monitor, destination.monitor)
     found = compare(*inventories, needed_capabilities=NEEDED_CAPABILITIES | needed_capabilities(plan))
-    on_this_host = source.address.is_loopback and destination.address.is_loopback
-    findings = ordered(judge_images(found)) if on_this_host else found
+    images = [(pair, _is_same_image(source, destination, pair)) for pair in image_pairs(*inventories)]
+    findings = ordered(judge_images(found, images))
     return Preflight(
         refusals=lines_of(findings, Severity.REFUSAL),
         warnings=(*warnings, *lines_of(findings, Severity.WARNING)),
@@ -91,31 +91,47 @@ def needed_capabilities(plan: Plan) -> frozenset[str]:
     return frozenset({"pause-before-switchover"}) if plan.pause_before_switchover else frozenset()
 
 
-def judge_images(findings: Iterable[Finding]) -> Iterator[Finding]:
-    """Looks whether a disk that has two names is one file: if so that is no finding, if not the disk is refused.
+def judge_images(findings: Iterable[Finding], images: Iterable[tuple[ImagePair, bool | None]]) -> Iterator[Finding]:
+    """Says of each disk whether both sides have one file for it, where that was seen, whatever they call it.
 
     A copy of an image is as stale as it is old: a guest that went on with it would lose what it wrote since, and read
-    what it never wrote. What is no file of this host (a protocol, another host's path) is left as it was found.
+    what it never wrote. Nothing is written to one that is read-only, so that the user is only told.
+
+    Args:
+        findings: What else was found; of disks by two names, it only says that.
+        images: The disks, and whether each is one file; None where that can't be seen.
     """
+    seen = {pair.subject: (pair, is_same) for pair, is_same in images if is_same is not None}
     for finding in findings:
-        same = _same_file(finding.source, finding.destination) if finding.topic is Topic.IMAGE else None
-        if same is None:
+        if finding.topic is not Topic.IMAGE or finding.subject not in seen:
             yield finding
-        elif not same:
-            yield msgspec.structs.replace(
-                finding,
-                severity=Severity.REFUSAL,
-                sentence=f"{finding.sentence}, and these are two files",
-                remedy="give the destination the very image that the guest writes to: a copy of it is stale",
-            )
+    for pair, is_same in seen.values():
+        if not is_same:
+            yield _two_files(pair)
 
 
-def _same_file(one: str, other: str) -> bool | None:
-    """Whether two paths are one file, by any link; None when either can't be looked at."""
-    try:
-        return Path(one).samefile(other)
-    except (OSError, ValueError):
+def _two_files(pair: ImagePair) -> Finding:
+    names = f"{pair.source} at the source, {pair.destination} at the destination"
+    if pair.source == pair.destination:
+        names = f"{pair.source} on both sides"
+    return Finding(
+        severity=Severity.REFUSAL if pair.writable else Severity.WARNING,
+        topic=Topic.IMAGE,
+        subject=pair.subject,
+        source=pair.source,
+        destination=pair.destination,
+        sentence=f"{pair.title} is {names}, and these are two files",
+        remedy="give the destination the very image that the guest writes to: a copy of it is stale"
+        if pair.writable
+        else "see that they hold the same: QEMU does not",
+    )
+
+
+def _is_same_image(source: Side, destination: Side, pair: ImagePair) -> bool | None:
+    """Looks at both processes; a side whose process can't be seen may mean anything by a name."""
+    if source.process is None or destination.process is None:
         return None
+    return is_same_file(source.process.pid, pair.source, destination.process.pid, pair.destination)
 
 
 def refusals(source: Facts, destination: Facts) -> tuple[str, ...]:

@@ -3,71 +3,105 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from math import log, sqrt
+from statistics import fmean, variance
+from typing import Any
 
 import msgspec
 
 from livemig.core.dirty_sample import DirtySample
-from livemig.core.errors import CommandError, LivemigError, MonitorLost
+from livemig.core.errors import CommandError, LivemigError, MonitorLost, MonitorTimeout, ReplyError
 from livemig.core.units import format_duration, format_size
-from livemig.qemu.dirty_rate import BLOCK_LEAST_BYTES, measure_dirtied
+from livemig.qemu.dirty_rate import (
+    BLOCK_LEAST_BYTES,
+    PER_GIB_LEAST,
+    PERIOD_LEAST_S,
+    PERIOD_MOST_S,
+    DirtyRateMeter,
+    Measured,
+    changed_count,
+    draws_per_gib,
+    is_busy,
+    to_samples,
+)
 from livemig.qemu.monitor import Monitor
 
-PERIOD_LEAST_S = 0.05
-PERIOD_WHOLE_S = 1.0
-"""Before QEMU 8.2 only whole seconds are measured."""
-LONGEST_SHARE = 0.25
-OVERHEAD_S = 0.02
-"""What a measurement takes besides its period: hashing, polling."""
+LONGEST_SHARE = 0.27
+OVERHEAD_S = 0.01
+"""What a measurement takes beside its period, about: hashing, polling."""
+REFUSALS_MOST = 3
+"""After so many answers that make no sense there will be no better one."""
+DRAWS_FEW_COUNT = 512
+"""With fewer draws a measurement tells little: a guest of under 32 MiB."""
+REPEATS_MOST_COUNT = 64
+REPEATS_LEAST_COUNT = 4
+CHANGED_LEAST_COUNT = 25
+"""With fewer changed draws, what the guest's own changes do drowns in what the draws do."""
+FRESH_SHARE_MOST = 1 / 32
+"""Of memory that reading makes resident, so much may be read in all."""
 
 
 class Sampling(msgspec.Struct, frozen=True, kw_only=True):
     """What was found.
 
     Attributes:
-        samples: One for each measurement.
+        samples: One for each measurement, in their order.
         notes: What could not be measured, and why: the forecast is wider for it.
         duration_s: How long it took.
+        phase_deviation: How much the guest itself changes from one time to the next: the standard deviation of the
+            logarithm of what is dirtied within one period, beyond what the draws explain. None when too little was
+            measured twice.
     """
 
     samples: tuple[DirtySample, ...] = ()
     notes: tuple[str, ...] = ()
     duration_s: float = 0.0
+    phase_deviation: float | None = None
 
 
 def sampling_periods(total_s: float, least_s: float = PERIOD_LEAST_S) -> tuple[float, ...]:
-    """Returns the periods to measure, in order: doubling from the least, again and again while there is time.
+    """Returns the periods to measure, in order; with what each takes beside, they fit into `total_s`.
 
-    The longest takes a quarter of it. Rounds of short and long ones alternate, so that a guest that changes meanwhile
-    does not look like one with another D(T).
+    Periods double from the least one to about a quarter of the time, each as often as its equal share of the time
+    allows, so that each finds about as many dirtied pages. The repeats of each are spread evenly over the whole time
+    and so centred on its middle: a guest that changes meanwhile does not look like one with another D(T).
     """
     ladder = []
     period_s = least_s
-    while period_s <= max(total_s * LONGEST_SHARE, least_s):
+    while period_s <= min(max(total_s * LONGEST_SHARE, least_s), PERIOD_MOST_S):
         ladder.append(period_s)
         period_s *= 2
-    periods: list[float] = []
     left_s = total_s
-    while True:
-        fitting = [one for one in ladder if one + OVERHEAD_S <= left_s]
-        if not fitting:
-            return tuple(periods)
-        for one in fitting:
-            if one + OVERHEAD_S <= left_s:
-                periods.append(one)
-                left_s -= one + OVERHEAD_S
-        ladder = ladder[:-1] if len(ladder) > 4 else ladder
+    placed: list[tuple[float, float]] = []
+    for rank in range(len(ladder), 0, -1):
+        cost_s = ladder[rank - 1] + OVERHEAD_S
+        if cost_s > left_s + 1e-9:
+            continue
+        repeat_count = min(max(1, int(left_s / rank / cost_s + 1e-9)), REPEATS_MOST_COUNT)
+        placed += [((index + 0.5) / repeat_count, ladder[rank - 1]) for index in range(repeat_count)]
+        left_s -= repeat_count * cost_s
+    return tuple(period_s for _, period_s in sorted(placed))
 
 
 async def sample_guest(
-    monitor: Monitor, *, total_s: float, memory_bytes: int, tell: Callable[[float, float], None] | None = None
+    monitor: Monitor,
+    *,
+    total_s: float,
+    memory_bytes: int,
+    touched_bytes: int | None = None,
+    tell: Callable[[float, float], None] | None = None,
 ) -> Sampling:
     """Measures for about so long; whatever QEMU refuses or makes no sense of is a note, and fewer samples.
 
+    Cancelled, it returns at once; a measurement under way ends by itself, at most a quarter of the time later.
+
     Args:
         monitor: Of the source, whose guest runs.
-        total_s: How long it may take; 0 asks QEMU nothing.
+        total_s: How long it may take, in seconds; 0 asks QEMU nothing.
         memory_bytes: The guest's memory.
+        touched_bytes: What of it was ever touched, if that is known.
         tell: Is told the seconds that have passed, and those that are meant.
 
     Raises:
@@ -78,33 +112,165 @@ async def sample_guest(
     if memory_bytes < BLOCK_LEAST_BYTES:
         size = format_size(memory_bytes)
         return Sampling(notes=(f"a guest of {size} is too small for QEMU to sample: the forecast is wider for it",))
-    began_s = time.monotonic()
-    samples: list[DirtySample] = []
-    notes: list[str] = []
-    periods = list(sampling_periods(total_s))
-    while periods:
-        period_s = periods.pop(0)
-        passed_s = time.monotonic() - began_s
-        if passed_s + period_s > total_s + OVERHEAD_S:
-            continue
-        if tell is not None:
-            tell(passed_s, total_s)
+    sampler = _Sampler(monitor, total_s, memory_bytes, tell)
+    try:
+        await sampler.run(touched_bytes)
+    except MonitorLost:
+        raise
+    except LivemigError as error:
+        sampler.note(f"the guest can't be sampled any further: {error}")
+    return sampler.result()
+
+
+class _Sampler:
+    """One sampling: what it may still do, and what it found."""
+
+    def __init__(
+        self, monitor: Monitor, total_s: float, memory_bytes: int, tell: Callable[[float, float], None] | None
+    ) -> None:
+        self._monitor = monitor
+        self._total_s = total_s
+        self._memory_bytes = memory_bytes
+        self._tell = tell
+        self._began_s = time.monotonic()
+        self._measured: list[Measured] = []
+        self._notes: list[str] = []
+        self._refusal_count = 0
+        self._draws_most_per_gib: int | None = None
+
+    def note(self, text: str) -> None:
+        if text not in self._notes:
+            self._notes.append(text)
+
+    async def run(self, touched_bytes: int | None) -> None:
+        meter = await DirtyRateMeter.open(self._monitor)
+        periods = sampling_periods(self._total_s, meter.period_least_s)
+        if not periods:
+            least, given = format_duration(meter.period_least_s + OVERHEAD_S), format_duration(self._total_s)
+            self.note(f"{given} is too short to sample the guest: this QEMU needs at least {least}")
+            return
+        if not await self._may_read(len(periods), touched_bytes) or not await self._wait_idle(meter):
+            return
+        for period_s in periods:
+            if self._left_s < period_s:
+                continue
+            if self._tell is not None:
+                self._tell(self._passed_s, self._total_s)
+            await self._measure(meter, period_s)
+            if self._refusal_count >= REFUSALS_MOST:
+                self.note("the guest is not sampled any further")
+                return
+
+    def result(self) -> Sampling:
+        samples = to_samples(self._measured)
+        few = self._measured and max(one.drawn_count for one in self._measured) < DRAWS_FEW_COUNT
+        if few:
+            self.note("the guest is so small that few of its pages were sampled: the forecast is wider for it")
+        if self._measured and not any(one.rate_mib_s for one in self._measured):
+            self.note("the guest was too quiet to sample: no page was seen to change")
+        return Sampling(
+            samples=samples,
+            notes=tuple(self._notes),
+            duration_s=self._passed_s,
+            phase_deviation=phase_deviation(self._measured),
+        )
+
+    @property
+    def _passed_s(self) -> float:
+        return time.monotonic() - self._began_s
+
+    @property
+    def _left_s(self) -> float:
+        return self._total_s - self._passed_s
+
+    async def _measure(self, meter: DirtyRateMeter, period_s: float) -> None:
+        per_gib = draws_per_gib(self._memory_bytes, period_s)
+        if self._draws_most_per_gib is not None:
+            per_gib = min(per_gib, self._draws_most_per_gib)
         try:
-            samples.append(await measure_dirtied(monitor, period_s, memory_bytes))
-        except MonitorLost:
+            self._measured.append(await meter.measure(period_s, self._memory_bytes, per_gib))
+        except MonitorTimeout:
             raise
         except CommandError as error:
-            if period_s < PERIOD_WHOLE_S and not samples and _only_whole_seconds(error):
-                periods = list(sampling_periods(total_s - passed_s, PERIOD_WHOLE_S))
-                continue
-            notes.append(f"the guest can't be sampled any further: {error}")
-            break
-        except LivemigError as error:
-            notes.append(f"a sample over {format_duration(period_s)} was left out: {error}")
-            if len(notes) >= 3:
-                break
-    return Sampling(samples=tuple(samples), notes=tuple(notes), duration_s=time.monotonic() - began_s)
+            if is_busy(error) and await self._wait_idle(meter):
+                return
+            self._refusal_count += 1
+            self.note(f"a sample over {format_duration(period_s)} was refused: {error.description}")
+        except ReplyError as error:
+            self._refusal_count += 1
+            self.note(f"a sample over {format_duration(period_s)} was left out: {error}")
+
+    async def _wait_idle(self, meter: DirtyRateMeter) -> bool:
+        """Somebody else's measurement can't be ended, only waited for."""
+        before_s = self._passed_s
+        if not await meter.wait_idle(max(self._left_s, 0)):
+            self.note("somebody else measures this guest's dirty rate: try again when that has ended")
+            return False
+        if self._passed_s - before_s > OVERHEAD_S:
+            self.note("the guest was sampled less: somebody else measured its dirty rate meanwhile")
+        return True
+
+    async def _may_read(self, measurement_count: int, touched_bytes: int | None) -> bool:
+        """Sees to it that the host does not run short because of the sampling; returns whether it may begin.
+
+        To read anonymous memory that the guest never touched costs nothing: the kernel maps its zero page. In a file,
+        a memfd or other shared memory each such page is allocated: measured, a sampling made nearly all of a guest's
+        memory resident.
+        """
+        if touched_bytes is not None and touched_bytes >= self._memory_bytes * (1 - FRESH_SHARE_MOST):
+            return True
+        if not await _reading_allocates(self._monitor):
+            return True
+        drawn_most = self._memory_bytes / 4096 * FRESH_SHARE_MOST / measurement_count
+        self._draws_most_per_gib = int(drawn_most * 2**30 / self._memory_bytes)
+        self._draws_most_per_gib = max(self._draws_most_per_gib, PER_GIB_LEAST)
+        self.note(
+            "the guest's memory is in a file or shared, where reading allocates it: few of its pages were sampled, and "
+            "the forecast is wider for it (prealloc=on for its memory backend allows more)"
+        )
+        return True
 
 
-def _only_whole_seconds(error: CommandError) -> bool:
-    return any(word in str(error) for word in ("calc-time-unit", "calc-time", "out of range"))
+def phase_deviation(measured: Sequence[Measured]) -> float | None:
+    """Returns the deviation of log D(T) between repeats, beyond the draws' own; see `Sampling.phase_deviation`.
+
+    For each period the variance of the repeats over the square of their mean, less what draws and rounding explain;
+    then the mean over the periods, each weighed by its degrees of freedom. Never below 0.
+    """
+    by_period: defaultdict[float, list[Measured]] = defaultdict(list)
+    for one in measured:
+        by_period[one.asked_s].append(one)
+    excess, freedom = 0.0, 0
+    for repeats in by_period.values():
+        counts = [changed_count(one) for one in repeats]
+        mean = fmean(count for count, _ in counts)
+        if len(repeats) < REPEATS_LEAST_COUNT or mean < CHANGED_LEAST_COUNT:
+            continue
+        share = mean / repeats[0].drawn_count
+        explained = mean * (1 - min(share, 1)) + fmean(rounding for _, rounding in counts)
+        excess += (len(repeats) - 1) * (variance(count for count, _ in counts) - explained) / mean**2
+        freedom += len(repeats) - 1
+    if not freedom:
+        return None
+    return sqrt(log(1 + max(excess / freedom, 0.0)))
+
+
+async def _reading_allocates(monitor: Monitor) -> bool:
+    """Whether any of the guest's memory is such that reading an untouched page allocates it."""
+    try:
+        backends = await monitor.execute("query-memdev")
+        kinds = {one["name"]: one["type"] for one in await monitor.execute("qom-list", {"path": "/objects"})}
+    except CommandError:
+        return False
+    return any(_allocates(one, kinds) for one in _dictionaries(backends))
+
+
+def _allocates(backend: dict[str, Any], kinds: dict[str, str]) -> bool:
+    if backend.get("prealloc") is True:
+        return False
+    anonymous = kinds.get(str(backend.get("id"))) == "child<memory-backend-ram>"
+    return backend.get("share") is True or not anonymous
+
+
+def _dictionaries(reply: object) -> Iterable[dict[str, Any]]:
+    return (one for one in reply if isinstance(one, dict)) if isinstance(reply, list) else ()

@@ -13,7 +13,6 @@ import msgspec
 
 from livemig.core.units import format_size
 
-_CGROUPS = Path("/sys/fs/cgroup")
 _UNLIMITED_BYTES = 2**60
 """What the older cgroups write for no limit is a little less than 2⁶³."""
 _UNCONFINED = frozenset({"", "unconfined", "kernel"})
@@ -33,15 +32,18 @@ class CgroupLimits(msgspec.Struct, frozen=True, kw_only=True):
     cpu_count: float | None = None
 
 
-def cgroup_limits(pid: int | str, cgroups: Path = _CGROUPS) -> CgroupLimits:
+def cgroup_limits(
+    pid: int | str, *, cgroups: Path = Path("/sys/fs/cgroup"), processes: Path = Path("/proc")
+) -> CgroupLimits:
     """Reads the limits of both kinds of cgroups; what can't be read limits nothing.
 
     Args:
         pid: The process, or ``self``.
         cgroups: Where the cgroups are mounted.
+        processes: Where the processes are.
     """
     memory, rooms, cpus = [], [], []
-    for controllers, path in _memberships(_text(Path(f"/proc/{pid}/cgroup"))):
+    for controllers, path in _memberships(_text(processes / str(pid) / "cgroup")):
         for folder in _upwards(controllers, path, cgroups):
             limit = _bytes(folder, "memory.max", "memory.limit_in_bytes")
             if limit is not None:
@@ -76,8 +78,8 @@ def not_taken_over(source: int, launched: int, surroundings_differ: tuple[str, .
     ):
         if mine != other:
             found.append(
-                f"the source's cgroup gives it {mine} ({what}), the destination's {other}: set the limit there, too "
-                "(systemctl set-property)"
+                f"for {what} the source's cgroup has {mine}, the destination's {other}: set the same there (systemctl "
+                "set-property)"
             )
     label, other_label = security_label(source), security_label(launched)
     if label != other_label and label.partition(" ")[0] not in _UNCONFINED:
@@ -95,11 +97,11 @@ def not_taken_over(source: int, launched: int, surroundings_differ: tuple[str, .
 
 
 def _size(limit_bytes: int | None) -> str:
-    return "no limit" if limit_bytes is None else f"at most {format_size(limit_bytes)}"
+    return "no limit" if limit_bytes is None else f"a limit of {format_size(limit_bytes)}"
 
 
 def _share(cpu_count: float | None) -> str:
-    return "no limit" if cpu_count is None else f"at most {cpu_count:g} processors"
+    return "no limit" if cpu_count is None else f"a limit of {cpu_count:g} processors"
 
 
 def security_label(pid: int) -> str:

@@ -35,10 +35,10 @@ def holds_other_end(pid: int, connection: socket.socket) -> bool:
     By the inode of the socket there, which is among the process's descriptors; where these may not be looked at, by
     whoever made the listening socket, if it was this very process.
     """
-    if connection.family == socket.AF_UNIX and _maker(connection) == pid:
-        return True
     try:
         return bool(_inodes_of_other_end(pid, connection) & _inodes_held(pid))
+    except PermissionError:
+        return connection.family == socket.AF_UNIX and _maker(connection) == pid
     except OSError:
         return False
 

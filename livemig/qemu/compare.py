@@ -10,13 +10,13 @@ from livemig.core.finding import Finding, ordered
 from livemig.qemu.compare_arguments import device_arguments, memory_arguments, vcpu_argument
 from livemig.qemu.compare_cpus import compare_cpus
 from livemig.qemu.compare_devices import compare_devices
-from livemig.qemu.compare_disks import compare_disks
+from livemig.qemu.compare_disks import ImagePair, compare_disks, image_pairs
 from livemig.qemu.compare_machine import NEEDED_CAPABILITIES, compare_capabilities, compare_identity, compare_machine
 from livemig.qemu.compare_memory import compare_memory, compare_ram_blocks
 from livemig.qemu.compare_networks import compare_networks
 from livemig.qemu.inventory import Inventory
 
-__all__ = ["NEEDED_CAPABILITIES", "compare", "hotplug_arguments"]
+__all__ = ["NEEDED_CAPABILITIES", "ImagePair", "compare", "hotplug_arguments", "image_pairs"]
 
 
 def compare(

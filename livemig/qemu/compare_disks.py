@@ -5,8 +5,29 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 
+import msgspec
+
 from livemig.core.finding import Finding, Severity, Topic
 from livemig.qemu.inventory import Device, Drive, Inventory, Medium
+
+
+class ImagePair(msgspec.Struct, frozen=True, kw_only=True):
+    """What is in one drive, by its name on each side.
+
+    Attributes:
+        title: The drive, for a sentence.
+        subject: What a finding about it is about.
+        source: The image as the source names it.
+        destination: The image as the destination names it.
+        writable: Whether either may write to it.
+    """
+
+    title: str
+    subject: str
+    source: str
+    destination: str
+    writable: bool
+
 
 _refusal = partial(Finding, severity=Severity.REFUSAL, topic=Topic.DISK)
 _warning = partial(Finding, severity=Severity.WARNING, topic=Topic.DISK)
@@ -20,12 +41,39 @@ def compare_disks(source: Inventory, destination: Inventory, *, shared: bool) ->
         destination: The destination.
         shared: Whether both see the same images.
     """
+    for device, mine, other in _drives(source, destination):
+        yield from _compare_media(device, mine, other, shared=shared)
+
+
+def image_pairs(source: Inventory, destination: Inventory) -> Iterator[ImagePair]:
+    """The drives with a medium on both sides, whatever it is called: one name may well be two files."""
+    for device, mine, other in _drives(source, destination):
+        if mine is not None and other is not None:
+            yield ImagePair(
+                title=_title(device),
+                subject=_subject(device),
+                source=mine.file,
+                destination=other.file,
+                writable=not (mine.read_only and other.read_only),
+            )
+
+
+def _drives(source: Inventory, destination: Inventory) -> Iterator[tuple[Device, Medium | None, Medium | None]]:
+    if source.machine_type != destination.machine_type:
+        return
     there = {device.place: device for device in destination.devices or ()}
     for device in source.devices or ():
         other = there.get(device.place)
-        if other is None or other.type != device.type or "drive" not in device.properties:
-            continue
-        yield from _compare_media(device, _medium(device, source), _medium(other, destination), shared=shared)
+        if other is not None and other.type == device.type and "drive" in device.properties:
+            yield device, _medium(device, source), _medium(other, destination)
+
+
+def _title(device: Device) -> str:
+    return f"disk {device.properties['drive'] or device.name} of {device.title}"
+
+
+def _subject(device: Device) -> str:
+    return f"disk of device {device.name} at {device.place}"
 
 
 def _medium(device: Device, inventory: Inventory) -> Medium | None:
@@ -43,8 +91,7 @@ def _drive_of(device: Device, inventory: Inventory) -> Drive | None:
 
 
 def _compare_media(device: Device, mine: Medium | None, other: Medium | None, *, shared: bool) -> Iterator[Finding]:
-    title = f"disk {device.properties['drive'] or device.name} of {device.title}"
-    subject = f"disk of device {device.name} at {device.place}"
+    title, subject = _title(device), _subject(device)
     if mine is None or other is None:
         if mine is not None or other is not None:
             yield _one_medium(title, subject, mine, other)
@@ -100,10 +147,9 @@ def _compare_images(title: str, subject: str, mine: Medium, other: Medium) -> It
             remedy=f"start the destination with the format {mine.format} for it",
         )
     if mine.file != other.file:
-        writable = not (mine.read_only and other.read_only)
         yield _warning(
             subject=subject,
-            topic=Topic.IMAGE if writable else Topic.DISK,
+            topic=Topic.IMAGE,
             source=mine.file,
             destination=other.file,
             sentence=f"{title} is {mine.file} at the source, {other.file} at the destination",

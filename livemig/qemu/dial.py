@@ -3,7 +3,9 @@
 import asyncio
 import contextlib
 import errno
+import os
 import socket
+import stat
 import time
 
 from qemu.qmp import ConnectError as ProtocolConnectError
@@ -78,8 +80,10 @@ def _open_unix(path: str) -> socket.socket:
         opened.settimeout(0)
         # Not loop.sock_connect: it takes EAGAIN, a full queue, for a connection under way and calls it made.
         opened.connect(path)
-    except BaseException:
+    except BaseException as error:
         opened.close()
+        if isinstance(error, ConnectionRefusedError) and not stat.S_ISSOCK(os.stat(path).st_mode):  # noqa: PTH116
+            raise OSError(errno.ENOTSOCK, os.strerror(errno.ENOTSOCK)) from error  # or it would be tried again
         raise
     return opened
 
@@ -113,7 +117,7 @@ def _why_not_open(error: OSError) -> str:
         case errno.EACCES | errno.EPERM:
             return "permission denied: run livemig as the user who owns the socket, or as root"
         case errno.ENOTSOCK | errno.ENOTDIR | errno.EPROTOTYPE:
-            return "that is no QMP socket"
+            return "that is no QMP socket: name the one given with -qmp"
         case errno.ECONNREFUSED:
             return "nobody listens there: QEMU has ended, or was started without server=on"
         case errno.EAGAIN:

@@ -195,7 +195,7 @@ class Monitor:
         """
         if not self.out_of_band:
             description = "this monitor has no out-of-band commands (QEMU did not offer them)"
-            raise CommandError(command=command, error_class="GenericError", description=description)
+            raise self._refused(command, "GenericError", description)
         return await self._execute(command, arguments, timeout_s, out_of_band=True)
 
     async def query_status(self, *, timeout_s: float | None = COMMAND_TIMEOUT_S) -> RunState:
@@ -271,7 +271,7 @@ class Monitor:
             raise self._timeout(command, timeout_s or 0.0) from None
         except ExecuteError as error:
             outcome = error.error_class
-            raise CommandError(command=command, error_class=error.error_class, description=str(error)) from error
+            raise self._refused(command, error.error_class, str(error)) from error
         except BadReplyError as error:
             outcome = "bad reply"
             raise ReplyError(f"the reply to {command} makes no sense", command=command) from error
@@ -285,6 +285,10 @@ class Monitor:
         while len(self._connection.in_band) >= IN_BAND_LIMIT and self._end is None:
             self._answered.clear()
             await self._answered.wait()
+
+    def _refused(self, command: str, error_class: str, description: str) -> CommandError:
+        side = self.name if self.name in ("source", "destination") else ""
+        return CommandError(command=command, error_class=error_class, description=description, side=side)
 
     def _timeout(self, command: str, timeout_s: float) -> MonitorTimeout:
         message = f"{self.name}: no answer to {command} within {timeout_s:g} s"

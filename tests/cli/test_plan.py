@@ -25,13 +25,17 @@ async def test_a_waiting_destination_is_compared_and_nothing_changed(pair: Pair)
     await pair.start()
     source, destination = str(pair.source.qmp_path), str(pair.destination.qmp_path)
     before = [await migration_settings(machine) for machine in (pair.source, pair.destination)]
-    ran = await livemig("plan", "--src-qmp", source, "--dst-qmp", destination, "--json")
+    ran = await livemig("plan", "--sample", "1s", "--src-qmp", source, "--dst-qmp", destination, "--json")
     after = [await migration_settings(machine) for machine in (pair.source, pair.destination)]
     found = of(ran)
     assert (ran.code, found["movable"], found["refusals"]) == (0, True, [])
     assert found["source"]["memory_bytes"] == 128 * MiB
     assert found["destination"]["run_state"] == "inmigrate"
     assert after == before
+    assert found["forecast"]["converges"] > 0.9
+    assert "samples" in found["forecast"]["basis"]
+    assert 0 < found["sampled_s"] < 3
+    assert found["least_bandwidth_bytes_s"] > 0
     assert (await pair.source.serial.ask_verdict()).good
 
 
@@ -39,10 +43,12 @@ async def test_the_verdict_comes_first(pair: Pair) -> None:
     """In words: whether it can be moved, then by what."""
     await pair.start(IDLE)
     source, destination = str(pair.source.qmp_path), str(pair.destination.qmp_path)
-    ran = await livemig("plan", "--src-qmp", source, "--dst-qmp", destination)
+    ran = await livemig("plan", "--sample", "0s", "--src-qmp", source, "--dst-qmp", destination)
     lines = ran.stdout.splitlines()
     assert ran.code == 0
-    assert lines[0].endswith(": the guest can be moved")
+    assert ": the guest can be moved, and converges" in lines[0]
+    assert any(line.startswith("downtime ") for line in lines)
+    assert any("never" in line or " ms" in line for line in lines[-3:])
     assert any(line.startswith("source ") and "1 vCPU" in line for line in lines)
 
 
@@ -52,12 +58,12 @@ async def test_all_that_differs_is_told_at_once(pair: Pair) -> None:
         IDLE, destination_arguments=("-device", "virtio-rng-pci", "-uuid", "1" * 8 + "-1111" * 3 + "-" + "1" * 12)
     )
     source, destination = str(pair.source.qmp_path), str(pair.destination.qmp_path)
-    ran = await livemig("plan", "--src-qmp", source, "--dst-qmp", destination, "--json")
+    ran = await livemig("plan", "--sample", "0s", "--src-qmp", source, "--dst-qmp", destination, "--json")
     found = of(ran)
     assert (ran.code, found["movable"]) == (2, False)
     assert {finding["topic"] for finding in found["findings"]} >= {"identity", "device"}
     assert any("-uuid" in text for text in found["refusals"])
-    said = await livemig("plan", "--src-qmp", source, "--dst-qmp", destination)
+    said = await livemig("plan", "--sample", "0s", "--src-qmp", source, "--dst-qmp", destination)
     assert said.stdout.splitlines()[0].endswith(f"for {len(found['refusals'])} reasons")
     assert all(f"refused: {text}" in said.stdout for text in found["refusals"])
 
@@ -66,7 +72,9 @@ async def test_a_destination_to_be_launched_is_planned_and_not_launched(pair: Pa
     """The line is told, and that the comparison is still to come; nothing is started and no file made."""
     await pair.start(IDLE)
     there = tmp_path / "new.qmp"
-    ran = await livemig("plan", "--src-qmp", str(pair.source.qmp_path), "--dst-qmp", str(there), "--json")
+    ran = await livemig(
+        "plan", "--sample", "0s", "--src-qmp", str(pair.source.qmp_path), "--dst-qmp", str(there), "--json"
+    )
     found = of(ran)
     assert (ran.code, found["destination"]) == (0, None)
     assert str(there) in found["destination_command"]
@@ -77,7 +85,7 @@ async def test_a_destination_to_be_launched_is_planned_and_not_launched(pair: Pa
 async def test_the_source_alone(pair: Pair) -> None:
     """Without a destination it is said what is known of the source."""
     await pair.start(IDLE)
-    ran = await livemig("plan", "--src-qmp", str(pair.source.qmp_path))
+    ran = await livemig("plan", "--sample", "0s", "--src-qmp", str(pair.source.qmp_path))
     assert ran.code == 0
     assert "destination" not in ran.stdout
 
@@ -86,14 +94,14 @@ async def test_a_source_that_waits_itself_is_refused(pair: Pair) -> None:
     """The wrong way round."""
     await pair.start(IDLE)
     source, destination = str(pair.source.qmp_path), str(pair.destination.qmp_path)
-    ran = await livemig("plan", "--src-qmp", destination, "--dst-qmp", source, "--json")
+    ran = await livemig("plan", "--sample", "0s", "--src-qmp", destination, "--dst-qmp", source, "--json")
     assert ran.code == 2
     assert any("waits for an incoming migration itself" in text for text in of(ran)["refusals"])
 
 
 async def test_nobody_at_the_source(tmp_path: Path) -> None:
     """One line that names the option, exit 2, and the closing object."""
-    ran = await livemig("plan", "--src-qmp", str(tmp_path / "none.qmp"), "--json")
+    ran = await livemig("plan", "--sample", "0s", "--src-qmp", str(tmp_path / "none.qmp"), "--json")
     assert ran.code == 2
     assert "--src-qmp" in ran.complaint
     assert ran.ended["outcome"] == "refused"

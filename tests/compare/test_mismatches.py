@@ -77,6 +77,19 @@ MISMATCHES = {
         remedy="vgamem_mb=16",
         qemu="Size mismatch",
     ),
+    "video-card-at-the-source-only": Mismatch(
+        source=("-device", "VGA,id=video0"),
+        subjects=("device video0 at 0000:00:02.0",),
+        remedy="`-device VGA,id=video0,bus=pci.0,addr=02.0`",
+        qemu='Unknown ramblock "0000:00:02.0/vga.vram"',
+    ),
+    "card-with-a-rom-at-the-source-only": Mismatch(
+        source=(*NET, "e1000,netdev=n0,id=net0"),
+        destination=NET[:2],
+        subjects=("device net0 at 0000:00:02.0",),
+        remedy="-device e1000,id=net0,bus=pci.0,addr=02.0",
+        qemu='Unknown ramblock "0000:00:02.0/e1000.rom"',
+    ),
     "option-rom": Mismatch(
         source=(*NET, "virtio-net-pci,netdev=n0,id=net0"),
         destination=(*NET, "virtio-net-pci,netdev=n0,id=net0,romsize=524288"),
@@ -148,6 +161,13 @@ MISMATCHES = {
         destination=("-smp", "2,maxcpus=2"),
         subjects=("vCPU at socket-id=0,core-id=1,thread-id=0",),
         remedy="`-smp cpus=1,maxcpus=2",
+        qemu=ACCEPTS,
+    ),
+    "another-topology": Mismatch(
+        source=("-smp", "1"),
+        destination=("-smp", "2"),
+        subjects=("vCPU topology",),
+        remedy="`-smp cpus=1,maxcpus=1",
         qemu=ACCEPTS,
     ),
     "cpu-model": Mismatch(
@@ -297,3 +317,19 @@ async def test_several_differences_are_told_together_refusals_first(scene: Scene
     findings = await scene.findings()
     assert [finding.severity for finding in findings] == ["refusal"] * 3 + ["warning"]
     assert [finding.topic for finding in findings] == ["cpu", "identity", "device", "device"]
+
+
+async def test_settings_left_on_one_side_alone_do_no_harm(scene: Scene) -> None:
+    """QEMU by itself hangs for ever with multifd on the destination alone, and dies of another compression."""
+    await scene.start_source()
+    await scene.start_destination()
+    multifd = {"capabilities": [{"capability": "multifd", "state": True}]}
+    await scene.execute(scene.destination, "migrate-set-capabilities", multifd)
+    await scene.execute(scene.destination, "migrate-set-parameters", {"multifd-compression": "zstd"})
+    await scene.execute(scene.source, "migrate-set-parameters", {"multifd-channels": 7})
+
+    assert await scene.findings() == ()
+    report = await scene.migrate_by_livemig()
+    assert report.outcome == "completed", report.reason
+    capabilities = await scene.execute(scene.destination, "query-migrate-capabilities")
+    assert {"capability": "multifd", "state": True} in capabilities

@@ -8,7 +8,6 @@ import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import livemig
 from livemig.core import policy
@@ -131,9 +130,6 @@ async def fake_pair(
     """Starts two fakes, each with a process that ends with it, and the other way round."""
     async with contextlib.AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lm-")))
-        stack.enter_context(
-            mock.patch.object(local, "holds_other_end", return_value=True)
-        )  # the test's own process does
         fakes = []
         for name, faults, state in (
             ("source", source, {"guest": guest}),
@@ -172,12 +168,14 @@ async def _process_of(fake: FaultyQemu) -> AsyncIterator[None]:
 
 
 def compare_nothing(monkeypatch: Any) -> None:
-    """Leaves out what the two QEMUs are made of: the fakes are made of nothing."""
+    """Leaves out what the two QEMUs are made of: the fakes are made of nothing, and stand-ins are their processes."""
 
     async def take_nothing(*_monitors: Monitor) -> tuple[None, None]:
         return (None, None)
 
     monkeypatch.setattr(preflight, "take_inventories", take_nothing)
+    monkeypatch.setattr(local, "holds_other_end", lambda *_: True)  # in truth the test's own process does
+    monkeypatch.setattr(preflight, "image_pairs", lambda *_: ())
     monkeypatch.setattr(preflight, "compare", lambda *_, **_options: ())
 
 

@@ -6,7 +6,6 @@ import asyncio
 import os
 import shutil
 import subprocess
-import tempfile
 from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from livemig.engine.side import Side
 from livemig.hosts.local import LocalProcess
 from livemig.qemu.address import Address
 from livemig.qemu.monitor import Monitor
+from tests.launch.leftovers import end_stale, own_folder
 
 QEMU = "qemu-system-x86_64"
 
@@ -45,11 +45,15 @@ class Bench:
         """Starts a QEMU that has no guest but a machine; `{folder}` in its arguments is the test's folder."""
         path = self.folder / qmp
         line = [each.replace("{folder}", str(self.folder)) for each in (*prefix, binary, *arguments)]
-        if not any("a.qmp" in each for each in line):
+        if not any(qmp in each for each in line):
             line += ["-qmp", f"unix:{path},server=on,wait=off"]
         with (self.folder / "a.stderr").open("wb") as errors:
             child = subprocess.Popen(
-                line, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=errors, cwd=self.folder, **options
+                line,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=errors,
+                **{"cwd": self.folder, **options},
             )
         self._children.append(child)
         for _ in range(500):
@@ -60,8 +64,8 @@ class Bench:
             side = await Side.connect("source", Address(path=str(path)))
         except ConnectError as error:
             raise AssertionError((self.folder / "a.stderr").read_text()) from error
-        assert side.process is not None
-        self._processes.append(LocalProcess(side.process.pid))
+        if side.process is not None:
+            self._processes.append(LocalProcess(side.process.pid))
         self._sides.append(side)
         return side
 
@@ -84,6 +88,12 @@ class Bench:
         side = await Side.connect("source", Address(path=str(self.folder / qmp)))
         self._sides.append(side)
         return side
+
+    async def close_monitors(self, qmp: str) -> None:
+        """Lets others connect to a QEMU."""
+        for side in [each for each in self._sides if each.address.path == str(self.folder / qmp)]:
+            await side.close()
+            self._sides.remove(side)
 
     def adopt(self, pid: int) -> LocalProcess:
         """Takes on a QEMU that somebody else started."""
@@ -126,11 +136,17 @@ def need_root() -> None:
     assert os.geteuid() == 0, "this test needs root"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _nothing_left_of_killed_runs() -> None:
+    """A test run that was killed could not end what it had launched."""
+    end_stale()
+
+
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """A folder whose path is short enough for sockets, wherever pytest keeps its own."""
-    with tempfile.TemporaryDirectory(prefix="launch-", dir="/tmp") as path:
-        yield Path(path)
+    """A folder whose path is short enough for sockets; whatever a test launched in it is ended."""
+    with own_folder() as path:
+        yield path
 
 
 @pytest.fixture

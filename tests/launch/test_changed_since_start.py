@@ -124,6 +124,39 @@ async def test_two_files_for_one_disk_are_refused(bench: Bench, image: Path) -> 
     assert await refusals(bench, source, "c.qmp") == ()
 
 
+async def test_an_image_that_was_replaced_is_refused(bench: Bench, image: Path) -> None:
+    """The source still writes to the old file, which has no name any more; the destination would find the new one."""
+    options = "format=raw,if=none,id=d0,file.locking=off"
+    source = await bench.source(*MACHINE, "-drive", f"file={image},{options}", "-device", "virtio-blk-pci,drive=d0")
+    await bench.launch(source, "b.qmp")
+    assert await refusals(bench, source, "b.qmp") == ()
+    copy = image.with_name("copy.img")
+    copy.write_bytes(image.read_bytes())
+    copy.rename(image)
+    await bench.launch(source, "c.qmp")
+    (refused,) = await refusals(bench, source, "c.qmp")
+    assert f"{image} on both sides, and these are two files" in refused
+
+
+async def test_one_name_in_two_folders_is_two_files(bench: Bench, image: Path) -> None:
+    """Of a destination that somebody started elsewhere."""
+    other = bench.folder / "other"
+    other.mkdir()
+    (other / image.name).write_bytes(image.read_bytes())
+    disk = (
+        "-drive",
+        f"file={image.name},format=raw,if=none,id=d0,file.locking=off",
+        "-device",
+        "virtio-blk-pci,drive=d0",
+    )
+    source = await bench.source(*MACHINE, *disk)
+    waiting = ("-incoming", "defer")
+    await bench.source(*MACHINE, *disk, *waiting, qmp="b.qmp", cwd=other)
+    await bench.close_monitors("b.qmp")
+    (refused,) = await refusals(bench, source, "b.qmp")
+    assert f"{image.name} on both sides, and these are two files" in refused
+
+
 async def test_a_read_only_disk_may_be_a_copy(bench: Bench, image: Path) -> None:
     """Nothing is written to it, so it can't be stale: the user is told."""
     copy = image.with_name("copy.img")

@@ -7,12 +7,16 @@ import contextlib
 import os
 import socket
 import stat
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import livemig
-from livemig.core.errors import CommandLineError, LaunchError, PlanError, RefusedError
+from livemig.core.errors import CommandError, CommandLineError, ConnectError, LaunchError, PlanError, RefusedError
+from livemig.engine import connect
 from livemig.engine.launch import launch
 from livemig.engine.launch_plan import LaunchOptions, plan_launch, remove_folder
 from livemig.lab.machine import Machine, MachineSettings
@@ -23,6 +27,8 @@ pytestmark = pytest.mark.qemu
 
 BARE = ("-nodefaults", "-no-user-config", "-display", "none", "-S", "-m", "64M")
 QUICK = livemig.Plan(probation_s=0.1)
+MOVE_COUNT = 20
+MiB = 2**20
 
 
 async def assert_fails(bench: Bench, plan, words: str, **options) -> LaunchError:
@@ -94,6 +100,73 @@ async def test_a_missing_image_is_named(bench: Bench) -> None:
         await bench.plan(source, maps=[f"{bench.folder}=/nowhere"])
 
 
+async def test_a_destination_without_memory_is_refused(bench: Bench) -> None:
+    """In a cgroup that can't hold the guest: the kernel would end a QEMU that is launched there, in the middle."""
+    need_root()
+    source = await bench.source(*BARE[:-1], "512M")
+    await source.close()
+    with cgroup_of(256 * MiB) as procs:
+        done = await asyncio.to_thread(
+            subprocess.run,
+            [
+                *("sh", "-c", f'echo $$ >{procs}; exec "$@"', "sh", sys.executable, "-m", "livemig", "run", "--json"),
+                *("--src-qmp", str(bench.folder / "a.qmp"), "--dst-qmp", str(bench.folder / "b.qmp")),
+            ],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert done.returncode == 2, done.stderr
+    assert "512.0 MiB of memory" in done.stderr
+    assert "can be had here" in done.stderr
+    assert not (bench.folder / "b.qmp.livemig").exists()
+
+
+@contextlib.contextmanager
+def cgroup_of(memory_bytes: int) -> Iterator[Path]:
+    """A cgroup with a limit, below this process's own; gives the file that takes a process in."""
+    of_memory = [line.split(":", 2) for line in Path("/proc/self/cgroup").read_text().splitlines()]
+    controllers, path = next((names, path) for _, names, path in of_memory if names in ("memory", ""))
+    limit = "memory.limit_in_bytes" if controllers else "memory.max"
+    folder = Path(f"/sys/fs/cgroup/{controllers}/{path}/lm{os.getpid()}")
+    folder.mkdir()
+    try:
+        assert (folder / limit).exists(), "this test needs a cgroup that limits memory"
+        (folder / limit).write_text(str(memory_bytes))
+        yield folder / "cgroup.procs"
+    finally:
+        folder.rmdir()
+
+
+async def test_a_guest_larger_than_what_is_left_is_refused(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Up front: nothing was launched."""
+    source = await bench.source(*BARE)
+    destination = Address(path=str(bench.folder / "b.qmp"))
+    monkeypatch.setattr(connect, "available_memory_bytes", lambda: 64 * MiB - 1)
+    with pytest.raises(RefusedError, match=r"64\.0 MiB of memory"):
+        await connect.launch_plan(source, destination, LaunchOptions())
+    monkeypatch.setattr(connect, "available_memory_bytes", lambda: 64 * MiB)
+    assert (await connect.launch_plan(source, destination, LaunchOptions())).qmp_path == bench.folder / "b.qmp"
+
+
+async def test_what_a_side_refuses_names_the_side(bench: Bench) -> None:
+    """Of two QEMUs, one has to know which."""
+    source = await bench.source(*BARE)
+    with pytest.raises(CommandError, match=r"^the source's QEMU refused no-such-command: "):
+        await source.monitor.execute("no-such-command")
+
+
+async def test_a_file_in_the_monitors_place_is_refused_at_once(bench: Bench) -> None:
+    """It is not waited for, as for a QEMU that is about to listen there."""
+    source = await bench.source(*BARE)
+    await source.close()
+    (bench.folder / "file").write_text("precious")
+    with pytest.raises(ConnectError, match="file: that is no QMP socket"):
+        async with livemig.migrate(QUICK, source=str(source.address), destination=str(bench.folder / "file")):
+            pass
+
+
 async def test_a_taken_port_is_named_or_left(bench: Bench) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -163,8 +236,10 @@ async def test_a_given_command_is_launched(bench: Bench) -> None:
 async def test_a_source_by_tcp_needs_a_command(bench: Bench) -> None:
     source = await bench.source(*BARE)
     source.address = Address(host="127.0.0.1", port=4444)
-    with pytest.raises(RefusedError, match="--dst-command"):
+    with pytest.raises(RefusedError) as refused:
         await bench.plan(source)
+    for words in ("tcp:127.0.0.1:4444", str(bench.folder / "b.qmp"), "no socket of this host", "--dst-command"):
+        assert words in str(refused.value)
     await assert_waits(await bench.launch(source, command="qemu-system-x86_64 -nodefaults -display none"))
 
 
@@ -191,11 +266,11 @@ async def test_file_backed_memory_on_one_host(bench: Bench) -> None:
 
 
 async def test_the_guest_moves_on_and_on(bench: Bench) -> None:
-    """Five moves, each into a destination launched from the QEMU before; nothing grows and nothing is left."""
+    """Twenty moves, each into a destination launched from the QEMU before; nothing grows and nothing is left."""
     async with Machine(MachineSettings(), folder=bench.folder) as machine:
         await machine.serial.wait_ready()
         qmp, folder, lengths = machine.qmp_path, None, set()
-        for number in range(5):
+        for number in range(MOVE_COUNT):
             source = await bench.connect(qmp.name)
             plan = await bench.plan(source, f"{number}.qmp")
             launched = await bench.launch_planned(plan)
@@ -212,4 +287,4 @@ async def test_the_guest_moves_on_and_on(bench: Bench) -> None:
             assert launched.process.alive
         assert len(lengths) == 1
         left = {path.name for path in bench.folder.iterdir()} - {path.name for path in bench.folder.glob("guest*")}
-        assert left == {"4.qmp", "4.qmp.livemig"}
+        assert left == {f"{MOVE_COUNT - 1}.qmp", f"{MOVE_COUNT - 1}.qmp.livemig"}

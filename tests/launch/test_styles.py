@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import socket
 import struct
 import subprocess
 from collections.abc import Iterator
@@ -45,6 +46,24 @@ STYLES: dict[str, tuple[str, ...]] = {
         "driver=file,node-name=f1,filename={folder}/b,,b.img",
         "-device",
         "virtio-blk-pci,drive=f1",
+    ),
+    "nodes upon nodes": (
+        *BARE,
+        "-blockdev",
+        f"driver=file,node-name=f1,filename={DISK}",
+        "-blockdev",
+        "driver=raw,node-name=r1,file=f1",
+        "-blockdev",
+        '{"driver":"raw","node-name":"r2","file":"r1","read-only":true}',
+        "-drive",
+        'file=json:{"driver":"raw",,"file":{"driver":"file",,"filename":"{folder}/b,,b.img"}},if=none,id=d3',
+        *("-device", "virtio-blk-pci,drive=d3", "-device", "virtio-blk-pci,drive=r1,share-rw=on"),
+        *("-device", "virtio-blk-pci,drive=r2,share-rw=on"),
+    ),
+    "overrides": (
+        *BARE,
+        *("-drive", "if=none,id=d0,format=raw", "-set", f"drive.d0.file={DISK}", "-device", "virtio-blk-pci,drive=d0"),
+        *("-device", "e1000,id=n0", "-set", "device.n0.mac=52:54:00:00:00:07", "-global", "isa-debugcon.iobase=0x402"),
     ),
     "relative image": (*BARE, "-hda", "a.img"),
     "image without option": (*BARE, "a.img"),
@@ -142,6 +161,21 @@ async def test_the_machine_type_is_concrete(bench: Bench) -> None:
     source = await bench.source(*BARE, "-machine", "pc")
     plan = await bench.plan(source)
     assert "-machine pc-i440fx-" in plan.command
+
+
+async def test_a_monitor_whose_socket_was_passed_is_seen_through(bench: Bench) -> None:
+    """As libvirt and systemd do it: the socket's maker is not QEMU, and the process is found all the same."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(bench.folder / "a.qmp"))
+        listener.listen()
+        monitor = ("-chardev", f"socket,id=m0,fd={listener.fileno()},server=on,wait=off", "-mon", "m0,mode=control")
+        source = await bench.source(*BARE, *monitor, "-name", "a.qmp", pass_fds=(listener.fileno(),))
+    assert source.process is not None
+    assert source.process.pid != os.getpid()
+    launched = await bench.launch(source)
+    await assert_waits(launched)
+    assert "fd=" not in launched.plan.command
+    assert f"{launched.plan.folder}/m0.sock" in launched.plan.command
 
 
 async def test_a_tap_by_name_needs_another(bench: Bench) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -13,10 +14,21 @@ from pathlib import Path
 import msgspec
 import pytest
 
+import livemig
 from livemig.core.errors import RefusedError
-from livemig.engine.launch_plan import folder_of, supervisor_of
+from livemig.core.status import RunState
+from livemig.engine.launch_plan import LaunchOptions, folder_of, listened_at, supervisor_of
+from livemig.engine.side import Side
 from livemig.hosts import process as process_module
-from livemig.hosts.process import available_memory_bytes, busy_ports, own_surroundings, read_process, supervisor
+from livemig.hosts.local import LocalProcess
+from livemig.hosts.process import (
+    available_memory_bytes,
+    busy_ports,
+    own_surroundings,
+    read_process,
+    supervisor,
+    systemd_runs,
+)
 from livemig.hosts.start import Program, scope_prefix, start
 from tests.launch.conftest import QEMU, Bench, assert_waits, need_root
 
@@ -32,7 +44,10 @@ def status(pid: int, name: str) -> list[str]:
 @pytest.mark.qemu
 async def test_it_has_the_surroundings_of_its_source(bench: Bench) -> None:
     environment = {"PATH": os.environ["PATH"], "LIVEMIG_TEST": "a,b=c\nd", "HOME": "/"}
-    prefix = ("prlimit", "--nofile=700:900", "--core=0:0", "sh", "-c", 'umask 027; exec "$@"', "sh")
+    prefix = (
+        *("prlimit", "--nofile=700:900", "--core=0:0", "taskset", "--cpu-list", "1", "nice", "-n", "5"),
+        *("chrt", "--batch", "0", "sh", "-c", 'umask 027; echo 321 >/proc/self/oom_score_adj; exec "$@"', "sh"),
+    )
     source = await bench.source(*BARE, prefix=prefix, env=environment)
     launched = await bench.launch(source)
     await assert_waits(launched)
@@ -42,6 +57,9 @@ async def test_it_has_the_surroundings_of_its_source(bench: Bench) -> None:
     assert second.limits[7][1] == 900
     assert second.limits[4] == (0, 0)
     assert second.umask == 0o027
+    assert (second.cpus, second.nice, second.oom_score_adj) == ((1,), 5, 321)
+    assert second.scheduling == (os.SCHED_BATCH, 0)
+    assert launched.plan.warnings == ()
     assert os.getsid(launched.process.pid) == launched.process.pid
     opened = [os.readlink(f"/proc/{launched.process.pid}/fd/{number}") for number in (0, 1)]  # noqa: PTH115
     assert opened == ["/dev/null", "/dev/null"]
@@ -118,6 +136,93 @@ async def test_a_source_in_another_root_is_refused(bench: Bench) -> None:
     source = await bench.source(*BARE, prefix=("unshare", "--mount"))
     with pytest.raises(RefusedError, match="--dst-command"):
         await bench.plan(source)
+
+
+@pytest.mark.qemu
+async def test_what_it_could_not_take_over_is_said(bench: Bench) -> None:
+    """As seen at the running process, whatever was planned."""
+    source = await bench.source(*BARE)
+    plan = await bench.plan(source)
+    assert source.process is not None
+    os.setpriority(os.PRIO_PROCESS, source.process.pid, 7)
+    launched = await bench.launch_planned(plan)
+    (warning,) = launched.plan.warnings
+    assert "nice value" in warning
+
+
+@pytest.mark.qemu
+async def test_it_has_a_scope_of_its_own_or_a_session(bench: Bench) -> None:
+    """A scope where systemd runs, so that it does not end with livemig's service; a session everywhere."""
+    source = await bench.source(*BARE)
+    launched = await bench.launch(source)
+    pid = launched.process.pid
+    assert os.getsid(pid) == pid
+    cgroup = Path(f"/proc/{pid}/cgroup").read_text()
+    if systemd_runs():
+        assert ".scope" in cgroup
+        assert cgroup != Path("/proc/self/cgroup").read_text()
+    else:
+        assert scope_prefix() == []
+        assert cgroup == Path("/proc/self/cgroup").read_text()
+
+
+IN_ANOTHER_PID_NAMESPACE = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c")
+
+
+@pytest.mark.qemu
+async def test_a_source_in_another_pid_namespace_is_not_taken_for_another_qemu(bench: Bench) -> None:
+    """The thread id that it gives is, out here, one of another guest's QEMU, which must not be killed in its place."""
+    need_root()
+    other = await bench.source(*BARE, "-smp", "16", qmp="other.qmp")
+    assert other.process is not None
+    source = await _source_with_a_thread_of(other, bench)
+    stranger = LocalProcess.of_thread(source.facts.thread_ids[0])
+    assert stranger is not None
+    assert stranger.pid == other.process.pid  # what believing it would come to
+    stranger.close()
+    assert source.process is None
+
+    with pytest.raises(RefusedError) as refused:
+        await bench.plan(source)
+    for words in (str(bench.folder / "a.qmp"), str(bench.folder / "b.qmp"), "container", "--dst-command"):
+        assert words in str(refused.value)
+    assert supervisor_of(source) is None
+    assert not await source.end()  # told to quit; that it is gone can't be proven
+    assert other.process.alive
+    assert await other.monitor.query_status() is RunState.PRELAUNCH
+
+
+async def _source_with_a_thread_of(other: Side, bench: Bench) -> Side:
+    """A QEMU in a pid namespace of its own that gives for its vCPU the number of a thread of another one out here."""
+    assert other.process is not None
+    tasks = {int(task.name) for task in Path(f"/proc/{other.process.pid}/task").iterdir()}
+    for wanted in other.facts.thread_ids:
+        script = f'echo {wanted - 3} >/proc/sys/kernel/ns_last_pid; exec "$@"'  # two threads come before
+        source = await bench.source(*BARE, prefix=(*IN_ANOTHER_PID_NAMESPACE, script, "sh"))
+        if source.facts.thread_ids[0] in tasks:
+            return source
+        await source.end()
+    raise AssertionError("no such number came up")
+
+
+@pytest.mark.qemu
+async def test_a_source_in_another_pid_namespace_moves_into_a_given_command(bench: Bench) -> None:
+    """What can't be seen is said: its end."""
+    need_root()
+    source = await bench.source(*BARE, prefix=(*IN_ANOTHER_PID_NAMESPACE, 'exec "$@"', "sh"))
+    await source.close()
+    migration = livemig.migrate(
+        livemig.Plan(probation_s=0.1),
+        source=str(bench.folder / "a.qmp"),
+        destination=str(bench.folder / "b.qmp"),
+        launch=LaunchOptions.parse(command=shlex.join((QEMU, *BARE))),
+    )
+    async with migration:
+        async for _ in migration:
+            pass
+    assert migration.report.outcome == "completed", migration.report.reason
+    assert any("its end could not be seen" in warning for warning in migration.report.warnings)
+    assert not (bench.folder / "a.qmp").exists() or not listened_at(bench.folder / "a.qmp")
 
 
 @pytest.mark.qemu

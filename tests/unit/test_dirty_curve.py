@@ -145,7 +145,11 @@ def test_the_table_is_the_curve():
 
 @settings(max_examples=80, deadline=None)
 @given(
-    arrays.arrays(float, st.tuples(st.integers(2, 6), st.integers(1, 5)), elements=st.integers(-30, 30).map(lambda tenths: tenths / 10)),
+    arrays.arrays(
+        float,
+        st.tuples(st.integers(2, 6), st.integers(1, 5)),
+        elements=st.integers(-30, 30).map(lambda tenths: tenths / 10),
+    ),
     st.integers(0, 10**6),
 )
 def test_the_solver_is_as_good_as_trying_every_set_of_columns(rows, seed):

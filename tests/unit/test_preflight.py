@@ -7,11 +7,13 @@ from typing import Any
 import msgspec
 import pytest
 
+from livemig.core.finding import Finding, Severity, Topic
 from livemig.core.observation import Observation, SocketAddress
 from livemig.core.plan import Plan
 from livemig.core.status import MigrationStatus, RunState
-from livemig.engine.preflight import WAITING_REMEDY, cautions, refusals
+from livemig.engine.preflight import WAITING_REMEDY, cautions, judge_images, needed_capabilities, refusals
 from livemig.engine.side import Facts
+from livemig.qemu.compare import NEEDED_CAPABILITIES, ImagePair
 
 
 def observation(status: str = "none", **more: Any) -> Observation:
@@ -157,3 +159,63 @@ def test_what_forbids_nothing_is_a_caution():
         "it will probably be exceeded"
     )
     assert len(cautions(plan, 0.4, out_of_band=False)) == 2
+
+
+def pair(source: str, destination: str, *, writable: bool = True) -> ImagePair:
+    """A drive's image as both sides name it."""
+    return ImagePair(
+        title="disk d0", subject=source + destination, source=source, destination=destination, writable=writable
+    )
+
+
+def by_two_names(images: ImagePair) -> Finding:
+    """What the comparison of names alone makes of it."""
+    return Finding(
+        severity=Severity.WARNING,
+        topic=Topic.IMAGE,
+        subject=images.subject,
+        source=images.source,
+        destination=images.destination,
+        sentence="two names",
+        remedy="look",
+    )
+
+
+def test_one_file_by_two_names_is_no_finding():
+    """The very image, by a link."""
+    images = pair("/a", "/link")
+    assert list(judge_images([by_two_names(images)], [(images, True)])) == []
+
+
+def test_two_files_are_refused_when_the_guest_writes_to_it():
+    """By two names or by one: that name was meant from another folder, or the file was replaced."""
+    for images in (pair("/a", "/copy"), pair("a", "a")):
+        findings = [by_two_names(images)] if images.source != images.destination else []
+        (finding,) = judge_images(findings, [(images, False)])
+        assert (finding.severity, finding.topic) == (Severity.REFUSAL, Topic.IMAGE)
+        assert "two files" in finding.line
+        assert "stale" in finding.line
+
+
+def test_of_two_files_that_are_only_read_the_user_is_told():
+    """Nothing that is written to can be stale."""
+    images = pair("/a.iso", "/b.iso", writable=False)
+    (finding,) = judge_images([by_two_names(images)], [(images, False)])
+    assert finding.severity is Severity.WARNING
+
+
+def test_what_can_not_be_seen_stays_as_it_was_found():
+    """And what is about no image is never touched."""
+    images = pair("/a", "nbd://host/a")
+    other = msgspec.structs.replace(by_two_names(images), topic=Topic.DISK)
+    found = [by_two_names(images), other]
+    assert list(judge_images(found, [(images, None)])) == found
+    assert list(judge_images(found, [(images, True)])) == [other]
+    assert list(judge_images([], [(pair("nbd://x", "nbd://x"), None)])) == []
+
+
+def test_a_plan_s_capabilities_are_asked_for_beforehand():
+    """What the engine cannot do without, and what this plan needs besides."""
+    assert {"events", "return-path"} <= NEEDED_CAPABILITIES
+    assert needed_capabilities(Plan()) == frozenset()
+    assert needed_capabilities(Plan(pause_before_switchover=True)) == {"pause-before-switchover"}

@@ -28,7 +28,7 @@ from livemig.qemu.command_line.options import IMAGE, Option, option, parse, rend
 from livemig.qemu.command_line.properties import KeyValues, escaped
 from livemig.qemu.command_line.reading import MAIN_ID, NETWORK_OPTIONS, SPARE_ID
 from livemig.qemu.command_line.request import DestinationLine, Request
-from livemig.qemu.command_line.rewriting import Entry, Rewriting, is_path_key
+from livemig.qemu.command_line.rewriting import Entry, Rewriting, is_node_name, is_path_key
 from livemig.qemu.command_line.secrets import redacted_text, secrets_in, secrets_in_config
 from livemig.qemu.command_line.settings import apply_settings
 from livemig.qemu.command_line.since_start import map_override, with_hotplug, with_set_options
@@ -238,7 +238,7 @@ class _Destination:
         guest_keys = _GUEST_KEYS.get(entry.name, frozenset())
 
         def change(key: str, value: str) -> str:
-            if key in entry.settled or key.rpartition(".")[2] in guest_keys:
+            if key in entry.settled or key.rpartition(".")[2] in guest_keys or is_node_name(entry.name, key):
                 return value
             new = self._rewriting.mapped_text(value, relative=is_path_key(key))
             self._rewriting.changed(f"-{entry.name} {key}", value, new)
@@ -273,7 +273,7 @@ class _Destination:
         self._map_properties(entry)
         for key, value in list(entry.properties.items()):
             entry.settled.add(key)
-            if key.rpartition(".")[2] in ("file", "filename"):
+            if key.rpartition(".")[2] in ("file", "filename") and not is_node_name(entry.name, key):
                 self._needs_image(value)
 
     def _needs_image(self, path: str) -> None:

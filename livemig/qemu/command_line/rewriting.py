@@ -247,13 +247,24 @@ class Rewriting:
 
     def _mapped_json(self, text: str) -> str:
         properties = parse_properties(text)
-        properties.rewrite(lambda key, value: self.mapped_text(value, relative=is_path_key(key)))
+        properties.rewrite(
+            lambda key, value: (
+                value if is_node_name("blockdev", key) else self.mapped_text(value, relative=is_path_key(key))
+            )
+        )
         return str(properties)
 
 
 PATH_KEYS = frozenset(
     {"filename", "file", "path", "mem-path", "dir", "logfile", "input-path", "sock", "events", "backing", "addr.path"}
 )
+
+
+def is_node_name(option_name: str, key: str) -> bool:
+    """Whether the value of a block option's (dotted) key names another node: a file's name is in `filename` then."""
+    if option_name not in ("blockdev", "drive") or key.rpartition(".")[2] not in ("file", "backing"):
+        return False
+    return option_name == "blockdev" or key != "file"
 
 
 def is_path_key(key: str) -> bool:

@@ -1,0 +1,86 @@
+"""Looks whether what a launch needs is there, and what it makes can be made where it is to be; touches nothing.
+
+But for `remove_folder`, which takes away what an earlier launch made.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import stat
+from pathlib import Path
+
+from livemig.hosts.process import Surroundings
+
+MARKER = ".livemig"
+"""A file by which a folder that livemig made is known."""
+
+
+def is_missing(path: str) -> bool:
+    """Whether there is surely no such file; one that livemig may not look at is QEMU's to judge."""
+    try:
+        os.stat(path)  # noqa: PTH116
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def why_no_socket(path: Path) -> str | None:
+    """Why no socket may be made there: QEMU would delete whatever is there, even one that somebody listens at."""
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return None if path.parent.is_dir() or path.parent.name.endswith(".livemig") else f"{path.parent} is no folder"
+    except OSError as error:
+        return f"{path} can't be looked at: {error.strerror}"
+    if not stat.S_ISSOCK(mode):
+        return f"{path} is there already and no socket: choose another path"
+    return f"somebody listens at {path} already: choose another path" if listened_at(path) else None
+
+
+def listened_at(path: Path) -> bool:
+    """Whether somebody accepts connections at a socket."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(0)
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            return False
+        except OSError:
+            return True
+    return True
+
+
+def why_no_folder(folder: Path, owner: Surroundings) -> list[str]:
+    """Why livemig's folder can't be made there, or QEMU's user could not make its sockets beside it."""
+    parent = folder.parent
+    if not parent.is_dir():
+        return []  # said of the socket already
+    reasons = []
+    if owner.user != 0 and not _may_write(parent, owner):
+        reasons.append(f"user {owner.user}, who runs QEMU, can't write to {parent}: choose another --dst-qmp")
+    if folder.exists():
+        listened = [path for path in folder.glob("*") if path.is_socket() and listened_at(path)]
+        if not (folder / MARKER).exists():
+            reasons.append(f"{folder} is there already and not livemig's: choose another --dst-qmp")
+        elif listened:
+            reasons.append(f"a QEMU that livemig launched still uses {folder}: end it, or choose another --dst-qmp")
+    return reasons
+
+
+def _may_write(folder: Path, owner: Surroundings) -> bool:
+    found = folder.stat()
+    if found.st_uid == owner.user:
+        return bool(found.st_mode & stat.S_IWUSR)
+    if found.st_gid == owner.group or found.st_gid in owner.groups:
+        return bool(found.st_mode & stat.S_IWGRP)
+    return bool(found.st_mode & stat.S_IWOTH)
+
+
+def remove_folder(folder: Path) -> None:
+    """Removes the folder of a QEMU that livemig launched and that has ended; leaves any other folder alone."""
+    if (folder / MARKER).exists():
+        shutil.rmtree(folder, ignore_errors=True)

@@ -116,6 +116,7 @@ def after_sync(
     sent_bytes: float,
     left_pages: float,
     fresh_pages: float,
+    used_bytes: float,
     touched_pages: Array,
     page_count: float,
     first: bool,
@@ -129,6 +130,7 @@ def after_sync(
         sent_bytes: Sent so far.
         left_pages: What the sync left to send.
         fresh_pages: What of that it found; the rest had been left over, and is next in the scan's way.
+        used_bytes: What of the slot's quota had gone out when it came.
         touched_pages: See `before_start`.
         page_count: All pages.
         first: Whether it ended the first copy: then what was left over lies at the end of memory.
@@ -147,8 +149,8 @@ def after_sync(
     elif old_pages > 0:
         known[: SEGMENT_COUNT // 4] += old_pages / (SEGMENT_COUNT // 4)
     return Particles(
-        slot_s=np.full(count, time_s),
-        used_pages=np.zeros(count),
+        slot_s=time_s - used_bytes / np.maximum(expected.switchover_bytes_s, expected.running_bytes_s),
+        used_pages=np.full(count, used_bytes / PAGE_SENT_BYTES),
         sent_bytes=np.full(count, sent_bytes),
         guest_time_s=np.full(count, time_s),
         cleaned_s=np.full((count, SEGMENT_COUNT), time_s - since_sync_s),

@@ -31,7 +31,7 @@ from livemig.core.plan import Plan
 from livemig.core.policy import FIXED_DOWNTIME_PRIOR_S
 from livemig.core.prediction import Forecast
 from livemig.core.rounds import Round
-from livemig.core.scan import SEGMENT_COUNT, Particles
+from livemig.core.scan import CAPPED_SLOT_S, SEGMENT_COUNT, Particles
 
 PAGE_BYTES = 4096
 CURVE_COUNT = 32
@@ -43,6 +43,8 @@ ROUND_DEVIATION = 0.01
 """Relative, of a round's newly dirtied pages: some are sent between the sync and the look at it."""
 PAST_CURVES_COUNT = 5
 """So many of the guest's own last migrations are a prior of how it dirties memory."""
+EMPTIED_PAGES = 512.0
+"""With so few left over at a sync the scan had come to its end: some are sent between the sync and the look at it."""
 SLOT_AFTER_S = 0.35
 """Slots before are the guard's, or held some of it."""
 
@@ -79,6 +81,7 @@ class Forecaster:
         self._seed = seed
         self._same_host = same_host
         self._link = Link(plan.bandwidth_bytes_s, past, same_host=same_host)
+        self._used_bytes = 0.0
         self._residuals: list[float] = []
         self._round: Round | None = None
         self._observation: Observation | None = None
@@ -124,7 +127,18 @@ class Forecaster:
                 + 0.2 * old_pages * min(1.0, dirtied_pages / self._page_count),
             )
         )
+        self._used_bytes = self._quota_used_bytes(finished, old_pages)
         self._round = finished
+
+    def _quota_used_bytes(self, finished: Round, old_pages: float) -> float:
+        """What of the slot's quota had gone out at a sync: none where the sync came with the slot's begin.
+
+        Otherwise the scan had found nothing more to send in the midst of a slot, and all slots before were full.
+        """
+        cap_bytes_s = self._plan.bandwidth_bytes_s
+        if cap_bytes_s is None or old_pages > EMPTIED_PAGES:
+            return 0.0
+        return (self._used_bytes + max(finished.sent_bytes, 0)) % (cap_bytes_s * CAPPED_SLOT_S)
 
     def tuned(self, plan: Plan) -> None:
         """Takes a changed plan."""
@@ -196,6 +210,7 @@ class Forecaster:
             sent_bytes=0.0 if observation is None else float(observation.sent_bytes or 0),
             left_pages=finished.remaining_bytes / PAGE_BYTES,
             fresh_pages=finished.newly_dirtied_bytes / PAGE_BYTES,
+            used_bytes=self._used_bytes,
             touched_pages=self._touched_pages,
             page_count=self._page_count,
             first=finished.number == 1,

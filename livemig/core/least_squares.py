@@ -35,7 +35,7 @@ def non_negative_weights(rows: Array, values: Array) -> Array:
     free = np.zeros(rows.shape[1], dtype=bool)
     for number, target in enumerate(values @ rows):
         weights[number], free = _solve(gram, target, free)  # the next one differs little: begin where this one ended
-    return weights / norms
+    return np.asarray(weights / norms, dtype=float)
 
 
 def _solve(gram: Array, target: Array, start: NDArray[np.bool_]) -> tuple[Array, NDArray[np.bool_]]:

@@ -6,11 +6,12 @@ Starts nothing: names the place, and takes hold of what is there once livemig ha
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from livemig.core.errors import GuestError
+from livemig.core.errors import GuestError, LivemigError
 from livemig.hosts.local import LocalProcess
 from livemig.lab.heartbeat import Heartbeat
 from livemig.lab.serial import SerialLine
@@ -72,6 +73,11 @@ class LaunchedMachine:
         if self._process is None:
             raise GuestError(f"{self.name}: the QEMU that was launched can't be seen")
         await self.serial.connect()
+
+    async def attach_if_there(self) -> None:
+        """The same, for a QEMU that a failure may have ended already."""
+        with contextlib.suppress(LivemigError):
+            await self.attach()
 
     async def wait_ended(self, *, timeout_s: float) -> None:
         """Waits until QEMU ends by itself.

@@ -126,10 +126,17 @@ def _why_not_open(error: OSError) -> str:
             return error.strerror or str(error)
 
 
+def _seen(attempt: asyncio.Task[None]) -> None:
+    """Takes note of how an attempt ended that nobody waits for any more: asyncio complains of it on stderr else."""
+    if not attempt.cancelled():
+        attempt.exception()
+
+
 async def _negotiate(
     address: Address, opened: socket.socket, connection: Connection, *, deadline_s: float, silence_s: float
 ) -> None:
     attempt = asyncio.create_task(connection.connect(opened), name=f"QMP greeting of {address}")
+    attempt.add_done_callback(_seen)
     try:
         await asyncio.wait({attempt}, timeout=silence_s)
         if not attempt.done() and connection.greeting is not None:

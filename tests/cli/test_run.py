@@ -36,7 +36,9 @@ async def test_completed(pair: Pair) -> None:
     assert ended["qemu_downtime_s"] is not None
     assert ended["sent_bytes"] > 64 * MiB
     assert ended["round_count"] >= 1
-    assert (ended["forecasts"], ended["warnings"]) == ([], [])
+    assert ended["warnings"] == []
+    assert (ended["forecasts"][0]["at"], ended["forecasts"][-1]["at"]) == ("start", "commit")
+    assert all(0 <= one["converges"] <= 1 for one in ended["forecasts"])
     assert ran.objects[0] == {"event": "started", "id": ended["id"]}
     prepared = next(one for one in ran.objects if one["event"] == "prepared")
     assert prepared["id"] == ended["id"]
@@ -61,7 +63,10 @@ async def test_lines_without_a_terminal(pair: Pair) -> None:
     assert any(line.startswith("completed: ") for line in lines)
     assert any("the source is kept, paused" in line for line in lines)
     assert all(line.isprintable() for line in lines)
-    assert len(lines) < 15 + len(rounds)
+    forecasts = [line for line in lines if "forecast at" in line]
+    assert len(forecasts) >= 2
+    assert any(line.startswith("actual") for line in lines)
+    assert len(lines) < 20 + len(rounds) + len(forecasts)
     assert (await pair.run_states())["source"] == "postmigrate"
 
 
@@ -370,7 +375,7 @@ async def test_replay_of_a_real_run(pair: Pair, tmp_path: Path) -> None:
         "garbage": ("\x00\xff garbage\n", "no livemig trace"),
         "empty": ("", "empty"),
         "cut": (text[: len(text) // 2], "cut short"),
-        "version": (text.replace('"version":1', '"version":99', 1), "version 99"),
+        "version": (text.replace('"version":2', '"version":99', 1), "version 99"),
         "headless": ("".join(lines[1:]), "no livemig trace"),
         "garbage line": ("".join([*lines[:3], "{}\n", *lines[3:]]), "line 4"),
         "two headers": (lines[0] * 2, "line 2"),

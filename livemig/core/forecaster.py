@@ -7,6 +7,7 @@ and `link`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Self
 
 import numpy as np
 
@@ -24,6 +25,7 @@ from livemig.core.forecast import (
     stopped,
     summarise,
 )
+from livemig.core.foreknowledge import Foreknowledge
 from livemig.core.link import Link
 from livemig.core.observation import Observation
 from livemig.core.past import PastMigration, fixed_downtime_of
@@ -86,6 +88,21 @@ class Forecaster:
         self._round: Round | None = None
         self._observation: Observation | None = None
         self._last: tuple[float, Reached] | None = None
+
+    @classmethod
+    def knowing(cls, plan: Plan, memory_bytes: int, known: Foreknowledge) -> Self:
+        """Begins with all that was gathered beforehand."""
+        return cls(
+            plan,
+            memory_bytes=memory_bytes,
+            touched_shares=known.touched_shares,
+            samples=known.samples,
+            past=known.past,
+            guest=known.guest,
+            phase_deviation=known.phase_deviation,
+            same_host=known.same_host,
+            seed=known.seed,
+        )
 
     @property
     def samples(self) -> tuple[DirtySample, ...]:

@@ -113,18 +113,7 @@ class Outlook:
     def _prepared(self, item: Prepared) -> Seen:
         from livemig.core.forecaster import Forecaster
 
-        known = item.known
-        self._forecaster = Forecaster(
-            self._plan,
-            memory_bytes=item.memory_bytes,
-            touched_shares=known.touched_shares,
-            samples=known.samples,
-            past=known.past,
-            guest=known.guest,
-            phase_deviation=known.phase_deviation,
-            same_host=known.same_host,
-            seed=known.seed,
-        )
+        self._forecaster = Forecaster.knowing(self._plan, item.memory_bytes, item.known)
         return Seen(forecast=self._forecast("start", item.time_s))
 
     def _observed(self, item: Observed) -> Seen:

@@ -26,18 +26,7 @@ STEPS = 12
 
 def forecast_start(plan: Plan, memory_bytes: int, known: Foreknowledge) -> Forecast:
     """Forecasts a migration that has not begun."""
-    forecaster = Forecaster(
-        plan,
-        memory_bytes=memory_bytes,
-        touched_shares=known.touched_shares,
-        samples=known.samples,
-        past=known.past,
-        guest=known.guest,
-        phase_deviation=known.phase_deviation,
-        same_host=known.same_host,
-        seed=known.seed,
-    )
-    return forecaster.forecast("start", 0.0)
+    return Forecaster.knowing(plan, memory_bytes, known).forecast("start", 0.0)
 
 
 def what_if(plan: Plan, memory_bytes: int, known: Foreknowledge) -> tuple[WhatIf, ...]:

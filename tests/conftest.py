@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from tests.engine.fixtures import either_pair, pair, waiting_pair
+from tests.lab.fixtures import two_hosts
 
-__all__ = ["either_pair", "pair", "waiting_pair"]
+__all__ = ["either_pair", "pair", "two_hosts", "waiting_pair"]
 
 
 @pytest.fixture(autouse=True)

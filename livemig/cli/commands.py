@@ -12,6 +12,7 @@ import click
 from livemig.cli.config import config_option
 from livemig.cli.help import Option, Verb
 from livemig.cli.help_texts import COMPLETION_EPILOG, DEMO_EPILOG, EXAMPLES, PLAN_EPILOG, REPLAY_EPILOG, RUN_EPILOG
+from livemig.cli.lab import lab
 from livemig.cli.options import ADDRESS, DURATION, RATE, SIZE
 from livemig.cli.simulate_options import SIMULATE_EPILOG, simulated_options
 from livemig.core.errors import PlanError
@@ -360,3 +361,6 @@ def simulate(*, as_json: bool, trace: Path | None, seed: int, count: int, **aske
     limits = ("downtime_limit", "bandwidth", "deadline", "at_deadline", "probation")
     plan = _plan(keep_source=False, **{name: asked.pop(name) for name in limits})
     return run_simulation(plan=plan, asked=asked_of(**asked), seed=seed, count=count, trace_path=trace, as_json=as_json)
+
+
+cli.add_command(lab)

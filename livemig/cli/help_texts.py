@@ -115,3 +115,12 @@ Examples:
 
 It completes the installed command `livemig`, not `python -m livemig`.
 """
+
+LAB_EPILOG = """\b
+Examples:
+  sudo livemig lab up --rate 1Gbit/s
+  sudo livemig lab status
+  sudo livemig lab shell A
+  sudo livemig lab shell client -- ping -c 3 198.19.0.2
+  sudo livemig lab down
+"""

@@ -13,7 +13,8 @@
     ├── RefusedError             preflight says no; the source was not touched and runs on
     ├── LaunchError              a QEMU that could not be started, or ended at once
     ├── TraceError               a trace that can't be read
-    └── GuestError               the built-in guest can't be started or does not answer
+    ├── GuestError               the built-in guest can't be started or does not answer
+    └── LabError                 the lab of two hosts can't be made, found or removed
 
 A migration that fails, is cancelled or does not converge raises nothing: its `Report` says so.
 """
@@ -187,5 +188,11 @@ class TraceError(LivemigError):
 
 class GuestError(LivemigError):
     """The built-in guest, or the QEMU that runs it, can't be started or does not answer."""
+
+    running_on = "none"
+
+
+class LabError(LivemigError):
+    """The lab of two hosts can't be made, found or removed. Of one that could not be made nothing is left."""
 
     running_on = "none"

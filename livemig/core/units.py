@@ -114,3 +114,13 @@ def format_size(size_bytes: float) -> str:
 def format_rate(rate_bytes_s: float) -> str:
     """Writes a rate in bytes per second with a binary unit."""
     return f"{format_size(rate_bytes_s)}/s"
+
+
+def format_bit_rate(rate_bytes_s: float) -> str:
+    """Writes a rate in bytes per second as a link's: in bits, with a decimal unit."""
+    value = rate_bytes_s * 8
+    for unit in ("bit/s", "kbit/s", "Mbit/s"):
+        if value < 1000:
+            return f"{value:.3g} {unit}"
+        value /= 1000
+    return f"{value:.3g} Gbit/s"

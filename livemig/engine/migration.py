@@ -152,7 +152,7 @@ class Migration:
             async with contextlib.AsyncExitStack() as stack:
                 recorder = self._recorder()
                 if recorder is not None:
-                    stack.callback(recorder.close)
+                    stack.callback(self._close_trace, recorder)
                 loading = asyncio.ensure_future(asyncio.to_thread(import_module, "livemig.core.forecaster"))
                 stack.push_async_callback(asyncio.wait, [loading])
                 connected = await connect_both(*self._addresses, self._launch)
@@ -162,6 +162,8 @@ class Migration:
                 channel = await stack.enter_async_context(run.prepared())
                 self._run = run
                 self._begun.set()
+                if recorder is not None:
+                    recorder.release()
                 self._report = await run.migrate(channel)
         finally:
             self._stream.close()
@@ -178,10 +180,17 @@ class Migration:
         await connected.source.close()
         await connected.destination.close()
 
+    def _close_trace(self, recorder: TraceRecorder) -> None:
+        """A refusal leaves no trace, and an older one as it was."""
+        if self._run is None:
+            recorder.discard()
+        recorder.close()
+
     def _recorder(self) -> TraceRecorder | None:
         if self._trace_path is None:
             return None
         recorder = TraceRecorder(self._trace_path)
+        recorder.hold()
         recorder.write(
             TraceHeader(
                 version=TRACE_VERSION,

@@ -136,9 +136,14 @@ def _is_same_image(source: Side, destination: Side, pair: ImagePair) -> bool | N
 
 def refusals(source: Facts, destination: Facts) -> tuple[str, ...]:
     """Returns why the guest can't be moved; empty when it can."""
-    if set(source.thread_ids) & set(destination.thread_ids):
+    if _are_one(source, destination):
         return ("both addresses lead to the same QEMU: give the monitor of the waiting QEMU as --dst-qmp",)
     return (*source_refusals(source), *_destination_refusals(destination), *_sleeper_refusals(source, destination))
+
+
+def _are_one(source: Facts, destination: Facts) -> bool:
+    """Whether one QEMU answered twice. Two hosts, or two containers, may well give their threads the same numbers."""
+    return bool(set(source.thread_ids) & set(destination.thread_ids)) and source.run_state is destination.run_state
 
 
 def source_refusals(source: Facts) -> list[str]:

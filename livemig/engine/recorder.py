@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import stat
 from pathlib import Path
 from typing import BinaryIO
 
@@ -19,7 +22,7 @@ class TraceRecorder:
     """
 
     def __init__(self, path: Path) -> None:
-        """Makes the file.
+        """Takes hold of the file. What an earlier run wrote there stays until something is written.
 
         Raises:
             PlanError: When it can't be written. Nothing was touched.
@@ -27,8 +30,9 @@ class TraceRecorder:
         self.failure: str | None = None
         self._held = bytearray()
         self._holding = False
+        self._path, self._is_new, self._is_begun = path, not path.exists(), False
         try:
-            self._file: BinaryIO | None = path.open("wb", buffering=0)
+            self._file: BinaryIO | None = path.open("ab", buffering=0)
         except OSError as error:
             raise PlanError(f"the trace {path} can't be written: {error.strerror}; name another file") from error
 
@@ -39,6 +43,14 @@ class TraceRecorder:
         self._held += encode_record(record)
         if not self._holding or len(self._held) > HELD_BYTES_MOST:
             self._flush()
+
+    def discard(self) -> None:
+        """Drops what is held and lets go of the file, for a run that never began: an older trace stays as it was."""
+        self._held.clear()
+        self.close()
+        if self._is_new and not self._is_begun:
+            with contextlib.suppress(OSError):
+                self._path.unlink()
 
     def hold(self) -> None:
         """Keeps what comes in memory until `release`."""
@@ -60,6 +72,7 @@ class TraceRecorder:
         if self._file is None or not self._held:
             return
         try:
+            self._begin(self._file)
             while self._held:
                 del self._held[: self._file.write(self._held)]  # a disk about to be full takes a part
         except OSError as error:
@@ -67,3 +80,8 @@ class TraceRecorder:
             self._file.close()
             self._file = None
         self._held.clear()
+
+    def _begin(self, file: BinaryIO) -> None:
+        if not self._is_begun and stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            file.truncate(0)
+        self._is_begun = True

@@ -292,6 +292,8 @@ async def test_refusals_touch_nothing(pair: Pair) -> None:
         ((source, str(listening.qmp_path)), ["listens already", "-S -incoming defer"]),
         ((source, destination, "--trace", unwritable), [unwritable, "No such file"]),
     ]
+    (old_trace := pair.folder / "old.jsonl").write_text("precious")
+    cases.append(((source, other_source, "--trace", str(old_trace)), ["same QEMU"]))
     before = await pair.run_states()
     for (src_qmp, dst_qmp, *options), words in cases:
         ran = await livemig("run", "--json", "--src-qmp", src_qmp, "--dst-qmp", dst_qmp, *options)
@@ -302,6 +304,7 @@ async def test_refusals_touch_nothing(pair: Pair) -> None:
         assert ran.ended["id"] == ran.objects[0]["id"]
         assert await pair.run_states() == before
         await pair.assert_settings_restored("source", "destination")
+    assert old_trace.read_text() == "precious"
     await pair.assert_runs_only("source", "running")
 
 

@@ -212,6 +212,20 @@ MISMATCHES = {
         remedy="--dst-set net0.host_mtu=1400",
         qemu=ACCEPTS,
     ),
+    "disk-serial": Mismatch(
+        source=disk(8 * MiB, "virtio-blk-pci,drive=d0,id=disk0,serial=ONE"),
+        destination=disk(8 * MiB, "virtio-blk-pci,drive=d0,id=disk0,serial=TWO"),
+        subjects=("serial of device disk0 at 0000:00:02.0",),
+        remedy="--dst-set disk0.serial=ONE",
+        qemu=ACCEPTS,
+    ),
+    "disk-without-its-serial": Mismatch(
+        source=("-device", "lsi", *disk(8 * MiB, "scsi-hd,drive=d0,id=hd0,serial=ONE")),
+        destination=("-device", "lsi", *disk(8 * MiB, "scsi-hd,drive=d0,id=hd0")),
+        subjects=("serial of device hd0 at 0000:00:02.0/scsi 0:0:0",),
+        remedy="--dst-set hd0.serial=ONE",
+        qemu=ACCEPTS,
+    ),
     "smaller-disk": Mismatch(
         source=disk(8 * MiB),
         destination=disk(4 * MiB),

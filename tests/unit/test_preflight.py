@@ -141,6 +141,11 @@ def test_one_qemu_given_twice_is_refused_for_that_alone():
     assert reason == "both addresses lead to the same QEMU: give the monitor of the waiting QEMU as --dst-qmp"
 
 
+def test_equal_thread_ids_alone_make_no_two_qemus_one():
+    """Each in its container, both have 7 for their vCPU; one QEMU would not run and wait at once."""
+    assert refusals(SOURCE, msgspec.structs.replace(DESTINATION, thread_ids=SOURCE.thread_ids)) == ()
+
+
 def test_without_thread_ids_nothing_is_the_same():
     """A QEMU that names no threads is not thereby the same as another."""
     nameless = msgspec.structs.replace(SOURCE, thread_ids=())

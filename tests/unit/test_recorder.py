@@ -94,6 +94,18 @@ def test_an_old_trace_is_replaced(path):
     assert read(path) == [HEADER]
 
 
+@pytest.mark.parametrize("old", [None, b"old\n"])
+def test_a_run_that_never_began_leaves_the_file_as_it_was(path, old):
+    """Refused: an older trace is not lost, and no empty file is left in its place."""
+    if old is not None:
+        path.write_bytes(old)
+    recorder = TraceRecorder(path)
+    recorder.hold()
+    recorder.write(HEADER)
+    recorder.discard()
+    assert (path.read_bytes() if path.exists() else None) == old
+
+
 def test_a_full_disk_costs_the_trace_and_is_said():
     """/dev/full takes nothing: no write raises, and the failure says why."""
     recorder = TraceRecorder(Path("/dev/full"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from livemig.core.event import Ended, Event
+from livemig.core.json_text import encoded
 from livemig.core.outcome import Outcome
 
 
@@ -16,7 +17,7 @@ class Started(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", tag=
 
 def json_line(event: Event | Started) -> str:
     """Returns an event as one line of JSON, without the newline."""
-    return msgspec.json.encode(event).decode()
+    return encoded(event).decode()
 
 
 def refused_line(reason: str, run_id: str = "", outcome: Outcome = Outcome.REFUSED) -> str:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import sys
 
-import msgspec
-
 from livemig.cli import forecast_words as words
 from livemig.cli.exit_code import exit_code
 from livemig.cli.json_lines import refused_line
 from livemig.cli.run import naming_option
 from livemig.cli.screens import complain
 from livemig.core.errors import AddressError, ConnectError, LivemigError
+from livemig.core.json_text import encoded
 from livemig.core.outcome import Outcome
 from livemig.core.plan import Plan
 from livemig.core.plan_report import PlannedSide, PlanReport, WhatIf
@@ -32,7 +31,7 @@ def show_plan(*, source: str, destination: str | None, plan: Plan, launch: Launc
             error = naming_option(error, source, destination or "")
         return _refuse(error, as_json=as_json)
     if as_json:
-        print(msgspec.json.encode(report).decode(), flush=True)
+        print(encoded(report).decode(), flush=True)
     else:
         print("\n".join(plan_lines(report)), flush=True)
     return 0 if report.movable else exit_code(Outcome.REFUSED, interrupted=False)

@@ -12,6 +12,7 @@ import msgspec
 from livemig.core.errors import TraceError
 from livemig.core.event import Event
 from livemig.core.inputs import Input
+from livemig.core.json_text import encoded
 from livemig.core.plan import Plan
 from livemig.core.policy import Decision
 
@@ -56,7 +57,6 @@ class EventRecord(msgspec.Struct, frozen=True, kw_only=True, tag_field="record",
 
 TraceRecord = TraceHeader | InputRecord | DecisionRecord | EventRecord
 
-_encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(TraceRecord)
 _UNREADABLE = (msgspec.DecodeError, ValueError, RecursionError)
 """What decoding raises: for what is no JSON or no record, for a plan that makes no sense, for brackets without end."""
@@ -74,7 +74,7 @@ def worth_recording(decision: Decision) -> bool:
 
 def encode_record(record: TraceRecord) -> bytes:
     """Returns the record as one line, newline included."""
-    return _encoder.encode(record) + b"\n"
+    return encoded(record) + b"\n"
 
 
 def decode_trace(lines: Iterable[bytes]) -> Iterator[TraceRecord]:

@@ -55,7 +55,7 @@ def _maker(connection: socket.socket) -> int:
 def _inodes_held(pid: int) -> set[int]:
     found = set()
     for name in os.listdir(f"/proc/{pid}/fd"):  # noqa: PTH208
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(FileNotFoundError):  # it was closed meanwhile
             link = os.readlink(f"/proc/{pid}/fd/{name}")  # noqa: PTH115
             if link.startswith("socket:["):
                 found.add(int(link[8:-1]))

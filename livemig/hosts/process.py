@@ -201,7 +201,7 @@ def _surroundings(folder: Path) -> Surroundings:
         umask=int(status.get("Umask", "0022"), 8),
         limits=_limits(_text(folder / "limits")),
         environment=dict(_environment(_text(folder / "environ"))),
-        cwd=str((folder / "cwd").readlink()),
+        cwd=_working_folder(folder),
         network_namespace=None if own_network else f"{folder}/ns/net",
         cpus=tuple(sorted(os.sched_getaffinity(pid))),
         nice=os.getpriority(os.PRIO_PROCESS, pid),
@@ -231,6 +231,12 @@ def _limits(text: str) -> dict[int, tuple[int, int]]:
                 soft, hard = line[len(name) :].split()[:2]
                 found[number] = (_limit(soft), _limit(hard))
     return found
+
+
+def _working_folder(folder: Path) -> str:
+    """Its working folder; the root where that was deleted, since nothing can be meant from it any more."""
+    path = str((folder / "cwd").readlink())
+    return "/" if path.endswith(_DELETED) and not Path(path).is_dir() else path
 
 
 def _limit(text: str) -> int:

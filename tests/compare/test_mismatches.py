@@ -222,8 +222,8 @@ MISMATCHES = {
     "disk-without-its-serial": Mismatch(
         source=("-device", "lsi", *disk(8 * MiB, "scsi-hd,drive=d0,id=hd0,serial=ONE")),
         destination=("-device", "lsi", *disk(8 * MiB, "scsi-hd,drive=d0,id=hd0")),
-        subjects=("serial of device hd0 at 0000:00:02.0/scsi 0:0:0",),
-        remedy="--dst-set hd0.serial=ONE",
+        subjects=tuple(f"{each} of device hd0 at 0000:00:02.0/scsi 0:0:0" for each in ("device_id", "serial")),
+        remedy="--dst-set hd0.device_id=ONE",
         qemu=ACCEPTS,
     ),
     "smaller-disk": Mismatch(

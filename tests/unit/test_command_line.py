@@ -64,6 +64,14 @@ def test_a_value_that_was_set_is_read_back(old, new):
     assert KeyValues(str(values)).get("id") == "x"
 
 
+def test_an_implied_key_is_said_where_the_value_holds_an_equals_sign():
+    """QEMU would read `/a` as the key."""
+    values = KeyValues("/x,server=on", "path")
+    values.set("path", "/a=b")
+    assert str(values) == "path=/a=b,server=on"
+    assert KeyValues(str(values), "path").get("path") == "/a=b"
+
+
 json_values = st.recursive(
     st.booleans() | st.integers() | st.text(max_size=5), lambda inner: st.lists(inner, max_size=2)
 )

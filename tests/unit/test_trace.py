@@ -13,6 +13,7 @@ from livemig.core import event as events
 from livemig.core import inputs
 from livemig.core.action import Action, Cancel, ContinueSwitchover, SetBandwidth, SetDowntimeLimit, Settle, Yank
 from livemig.core.errors import TraceError
+from livemig.core.event import DestinationLaunched
 from livemig.core.observation import CompressionThreads, Observation, SocketAddress, XbzrleCache
 from livemig.core.phases import Phase
 from livemig.core.plan import AtDeadline, Plan, PlanChange
@@ -305,3 +306,11 @@ def test_a_damaged_trace_is_read_or_refused(data):
     except TraceError as error:
         assert error.line_number >= 1  # noqa: PT017
     assert all(isinstance(record, get_args(TraceRecord)) for record in read)
+
+
+def test_a_name_that_is_no_unicode_is_written_out():
+    """A file's name may hold any byte; the trace has it readable, and stays JSON."""
+    event = DestinationLaunched(time_s=0.0, command="qemu a\udcff.img", changes=("x\udcfe -> y",))
+    (_, record) = decode_trace([encode_record(HEADER), encode_record(EventRecord(event=event))])
+    assert isinstance(record, EventRecord)
+    assert record.event == DestinationLaunched(time_s=0.0, command="qemu a\\udcff.img", changes=("x\\udcfe -> y",))

@@ -141,12 +141,16 @@ class KeyValues:
         self._parts = [part if part[1] is None else (part[0], change(self._key(part), part[1])) for part in self._parts]
 
     def __str__(self) -> str:
-        return ",".join(_joined(part) for part in self._parts)
+        return ",".join(_joined(self._named(part)) for part in self._parts)
 
     def _key(self, part: tuple[str | None, str | None]) -> str:
         if part[0] is None:
             return self._implied
         return _SWITCHED_OFF.get(part[0], part[0]) if part[1] is None else part[0]
+
+    def _named(self, part: tuple[str | None, str | None]) -> tuple[str | None, str | None]:
+        """An implied key is said where the value would else be read as key and value (a path with ``=`` in it)."""
+        return (self._implied, part[1]) if part[0] is None and "=" in (part[1] or "") else part
 
     def _is_implied(self, index: int) -> bool:
         return self._parts[index][0] is None

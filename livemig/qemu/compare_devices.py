@@ -28,7 +28,7 @@ _GUESSED = frozenset({"bios-chs-trans", "cyls", "drive-type", "heads", "lcyls", 
 """A disk's geometry, guessed from what is in the image when QEMU starts: the guest may have partitioned it since."""
 _SEEN_ELSEWHERE = frozenset({"memory-hotplug-support", "rombar", "romfile", "romsize"})
 """Findings about memory and its blocks tell."""
-_GUEST_MADE = frozenset({"MCFG", "busnr"})
+_GUEST_MADE = frozenset({"MCFG", "busnr", "smb_io_base"})
 """The firmware or the guest programs them."""
 _UNCOMPARED = _ON_THE_HOST | _GUESSED | _SEEN_ELSEWHERE | _GUEST_MADE
 _OF_A_DISK = frozenset(

@@ -33,8 +33,9 @@ MANAGEMENT_PREFIX = "198.18"
 LAB_INDEXES = range(1, 251)
 MACHINE_HOST_NUMBER = 254
 GUEST_ADDRESS = f"{DATA_PREFIX}.10"
-SECOND_GUEST_ADDRESS = f"{DATA_PREFIX}.11"
-CLIENT_ADDRESS = f"{DATA_PREFIX}.100"
+SECOND_GUEST_ADDRESS = "198.19.1.10"
+"""In a network of its own, so that what belongs to the second card does not leave by the first."""
+CLIENT_ADDRESS, SECOND_CLIENT_ADDRESS = f"{DATA_PREFIX}.100", "198.19.1.100"
 
 RATE_LEAST_BYTES_S, RATE_MOST_BYTES_S = 125_000.0, 12.5e9
 _QUEUE_MS = 20
@@ -126,7 +127,8 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             return self._inside_switch()
         lines = ["link set lo up"]
         if role == CLIENT:
-            return [*lines, f"addr add {CLIENT_ADDRESS}/24 dev data", *self._data_6(role, "data"), "link set data up"]
+            lines += [f"addr add {address}/24 dev data" for address in (CLIENT_ADDRESS, SECOND_CLIENT_ADDRESS)]
+            return [*lines, *self._data_6(role, "data"), "link set data up"]
         lines += [*_bridge("br0"), "link set data master br0", "link set data up"]
         for tap in TAPS:
             lines += [f"tuntap add dev {tap} mode tap", f"link set {tap} master br0", f"link set {tap} up"]

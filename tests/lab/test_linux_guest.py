@@ -1,0 +1,64 @@
+"""The Linux guest moves between the lab's hosts: its sessions, its disk and its memory come along. Needs root."""
+
+from __future__ import annotations
+
+import pytest
+
+from livemig.lab.linux import records
+from livemig.lab.linux.guest import LinuxSettings
+from livemig.lab.linux.image import SOURCES, linux_image
+from livemig.lab.linux.watching import Watching
+from livemig.lab.two_hosts import TwoHosts
+from livemig.lab.two_hosts.layout import SECOND_GUEST_ADDRESS
+from tests.lab.moving import Travels, with_disk
+
+MOVES = 10
+pytestmark = pytest.mark.timeout(300)
+
+
+async def test_sessions_memory_and_disk_survive_ten_moves(two_hosts: TwoHosts) -> None:
+    """There and back, busy: no byte of any session lost, repeated or reset; every acknowledged block is on the disk."""
+    settings = with_disk(two_hosts, LinuxSettings(nic_count=2))
+    async with (
+        Travels(two_hosts, settings) as travels,
+        Watching(two_hosts.client, echo=4, stream=2, udp=1, journal=True) as watching,
+        Watching(two_hosts.client, echo=1, address=SECOND_GUEST_ADDRESS) as second,
+    ):
+        for number in range(MOVES):
+            report = await travels.move()
+            assert (report.outcome, report.warnings) == ("completed", ()), report.reason
+            travels.check_journal(watching.acknowledged)
+            assert travels.guest.host.name == "BA"[number % 2]
+        flows = await watching.end() | {"second card": (await second.end())["echo1"]}
+        travels.check_guest()
+        travels.check_journal(flows["journal"].received)
+    for name, flow in flows.items():
+        assert flow.problems == (), name
+    for flow in (*(flows[f"echo{number}"] for number in range(1, 5)), flows["second card"]):
+        assert flow.sent == flow.received > 100 * MOVES
+    assert all(flows[name].received > 20 * MOVES for name in ("stream1", "stream2", "udp1", "journal"))
+
+
+def test_records_are_the_workloads() -> None:
+    """Both sides derive a record alike, and speak by the same ports."""
+    header = (SOURCES / "workload.h").read_text()
+    for name in ("ECHO_PORT", "JOURNAL_PORT", "STREAM_PORT", "RECORD_BYTES", "BLOCK_BYTES"):
+        assert f"{name} = {getattr(records, name)}" in header
+    assert records.mix(1) == 0x5692161D100B05E5  # splitmix64's finaliser
+    assert records.sequence_of(records.record(7)) == 7
+
+
+def test_journal_sees_what_is_not_whole() -> None:
+    """A torn or stale block is no block."""
+    words = [records.mix(5 * records.BLOCK_BYTES + word) for word in range(3, 512)]
+    block = bytearray(records._BLOCK.pack(records._MAGIC, 5, records._checksum(words), *words))
+    assert records.journal_sequences(bytes(block) + bytes(4096)) == {5}
+    block[4000] ^= 1
+    assert records.journal_sequences(bytes(block)) == set()
+
+
+def test_image_is_built_once() -> None:
+    """The second time it is found."""
+    first = linux_image()
+    built_s = first.initramfs.stat().st_mtime
+    assert linux_image().initramfs.stat().st_mtime == built_s

@@ -271,6 +271,7 @@ def _planned(facts: ProcessFacts, path: str, options: LaunchOptions, machine_typ
         unplugged=hotplug.unplugged,
         addresses=hotplug.addresses,
         generation_id=hotplug.generation_id,
+        images=hotplug.images,
     )
     line = destination_line(arguments, request)
     return _checked(request, line, facts.executable, surroundings, facts)

@@ -121,7 +121,8 @@ def _two_files(pair: ImagePair) -> Finding:
         source=pair.source,
         destination=pair.destination,
         sentence=f"{pair.title} is {names}, and these are two files",
-        remedy="give the destination the very image that the guest writes to: a copy of it is stale"
+        remedy="give the destination the very image that the guest writes to (where livemig launches it, by --map or "
+        "--dst-set): a copy of it is stale"
         if pair.writable
         else "see that they hold the same: QEMU does not",
     )

@@ -170,3 +170,52 @@ async def test_a_read_only_disk_may_be_a_copy(bench: Bench, image: Path) -> None
     await destination.close()
     assert found.refusals == ()
     assert [one.severity for one in found.findings] == [Severity.WARNING]
+
+
+DISK = ("-drive", "file={folder}/plugged.img,format=raw,if=none,id=d0,file.locking=off")
+
+
+async def test_a_snapshot_that_was_taken_is_the_disk(bench: Bench, image: Path) -> None:
+    """The guest writes to the snapshot's file; the one in the command line is behind it, and stale."""
+    source = await bench.source(*MACHINE, *DISK, "-device", "virtio-blk-pci,drive=d0,id=disk0")
+    snapshot = str(bench.folder / "snapshot.qcow2")
+    await execute(source, "blockdev-snapshot-sync", device="d0", snapshot_file=snapshot, format="qcow2")
+    launched = await bench.launch(source)
+    await assert_waits(launched)
+    (drive,) = [each for each in launched.plan.program.argv if "id=d0" in each]
+    assert f"file={snapshot}" in drive
+    assert "format=qcow2" in drive
+    assert any(str(image) in change and snapshot in change for change in launched.plan.changes)
+    assert await refusals(bench, source, "b.qmp") == ()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        (("-drive", "file={folder}/plugged.img,if=none,id=d0,media=cdrom", "-device", "ide-cd,drive=d0,id=cd0"), "cd0"),
+        (("-cdrom", "{folder}/plugged.img"), "/machine/unattached/device"),
+    ],
+    ids=["drive", "short"],
+)
+async def test_a_medium_that_was_changed_is_the_new_one(
+    bench: Bench, image: Path, arguments: tuple[str, ...], name: str
+) -> None:
+    """And one that was taken out is not put back."""
+    other = image.with_name("other.iso")
+    other.write_bytes(bytes(2**20))
+    source = await bench.source(*MACHINE, *arguments)
+    if name.startswith("/"):
+        blocks = await source.monitor.execute("query-block")
+        (name,) = [block["qdev"] for block in blocks if block.get("inserted")]
+    await execute(source, "blockdev-change-medium", id=name, filename=str(other), force=True)
+    first = await bench.launch(source, "b.qmp")
+    assert str(other) in first.plan.command
+    assert str(image) not in first.plan.command
+    destination = await Side.connect("destination", Address(path=str(bench.folder / "b.qmp")))
+    found = await examine(source, destination, Plan(keep_source=True), 0.012)
+    await destination.close()
+    assert (found.refusals, found.findings) == ((), ())
+    await execute(source, "eject", id=name, force=True)
+    second = await bench.launch(source, "c.qmp")
+    assert str(other) not in second.plan.command
+    assert await refusals(bench, source, "c.qmp") == ()

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from livemig.core.errors import PlanError
-from livemig.qemu.command_line import destination_line
+from livemig.qemu.command_line import Image, destination_line
 from tests.unit.test_command_line_destination import derived, reasons, request
 
 PLUGGED = ("-netdev", "user,id=n9", "-device", "virtio-net-pci,id=net9,bus=port0,addr=00.0,netdev=n9")
@@ -143,3 +143,41 @@ def test_each_device_is_there_once_or_was_unplugged(names: list[str], data: st.D
         assert found == [f"e,id={name}" for name in in_order if name not in gone]
     else:
         assert found == arguments[1::2]
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("-drive id=d0,file=/img/a,format=raw", "-drive id=d0,file=/new/s,format=qcow2"),
+        ("-drive id=d0,file=/img/a", "-drive id=d0,file=/new/s"),
+        (
+            "-drive id=d0,file=s,format=raw",
+            "-drive id=d0,file=/new/s,format=raw",
+        ),  # that is it, from the working folder
+        ("-drive id=d0,file=nbd://h/x", "-drive id=d0,file=nbd://h/x"),
+        ("-drive file=/img/a", "-drive file=/new/a"),
+        ("-drive id=cd,if=none,file=/img/a,format=raw,media=cdrom", "-drive id=cd,if=none,media=cdrom"),
+        ("-drive id=job,file=/img/a", "-drive id=job,file=/new/a"),
+        ("-drive id=net,file=/img/a", "-drive id=net,file=/new/a"),
+        ("-hda /img/a", "-hda /new/s"),
+        ("-cdrom /img/a", "-drive index=2,media=cdrom"),
+        ("-drive id=d0,if=none -set drive.d0.file=/img/a", "-drive id=d0,if=none,file=/new/s"),
+    ],
+)
+def test_a_drive_has_the_image_that_is_in_it_now(line: str, expected: str) -> None:
+    """What is above the image, or is no file, is left to the comparison."""
+    images = {
+        "d0": Image("/img/s", "qcow2"),
+        "ide0-hd0": Image("/img/s", "qcow2"),
+        "ide2-cd0": Image("", ""),
+        "cd": Image("", ""),
+        "job": Image("/img/s", "mirror_top"),
+        "net": Image("nbd://h/s", "raw"),
+    }
+    assert derived(line, maps=["/img=/new"], images=images, cwd="/img") == expected
+
+
+def test_a_changed_image_is_told() -> None:
+    line = destination_line(["-cdrom", "/a"], request(images={"ide1-cd0": Image("/b", "raw")}))
+    assert line.changes == ("disk image: /a -> /b, since it was changed",)
+    assert line.inputs == ("/b",)

@@ -9,11 +9,12 @@ from livemig.qemu.command_line.reading import (
     memory_paths,
     tap_descriptors,
 )
-from livemig.qemu.command_line.request import DestinationLine, PathMap, Request, Setting, parse_maps
+from livemig.qemu.command_line.request import DestinationLine, Image, PathMap, Request, Setting, parse_maps
 from livemig.qemu.command_line.secrets import redacted, redacted_text, secrets_in
 
 __all__ = [
     "DestinationLine",
+    "Image",
     "PathMap",
     "Request",
     "Setting",

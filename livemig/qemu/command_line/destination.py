@@ -15,6 +15,7 @@ from msgspec import structs
 from livemig.core.errors import CommandLineError, PlanError, RefusedError
 from livemig.qemu.command_line.characters import SPEC_OPTIONS, rewrite_chardev, rewrite_spec
 from livemig.qemu.command_line.config_file import options_of
+from livemig.qemu.command_line.images import with_images
 from livemig.qemu.command_line.machine_parts import (
     backend_chardevs,
     check_device,
@@ -131,7 +132,8 @@ class _Destination:
     def line(self, arguments: Sequence[str]) -> DestinationLine:
         """Returns the line derived from a source's."""
         entries = [Entry(each) for each in self._taken_over(parse(arguments))]
-        entries = with_hotplug(with_set_options(entries), self._rewriting)
+        entries = with_images(with_set_options(entries), self._rewriting)
+        entries = with_hotplug(entries, self._rewriting)
         self._name_machine(entries)
         changes = apply_settings(self._request.settings, entries)
         self._rewriting.backends.update(backend_chardevs(entries))

@@ -10,6 +10,19 @@ import msgspec
 
 from livemig.core.errors import PlanError
 
+
+class Image(msgspec.Struct, frozen=True):
+    """What is in a drive.
+
+    Attributes:
+        file: The image's file as QEMU names it; empty when there is no medium.
+        format: The name of its format's driver; empty when there is no medium.
+    """
+
+    file: str
+    format: str
+
+
 _ID = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*")
 
 
@@ -94,6 +107,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
         unplugged: Ids of devices of its command line that were taken out since.
         addresses: Where the devices are that stayed, by id and property, so that a gap before them moves none.
         generation_id: The guest's generation id; ``auto`` would give the destination another.
+        images: What is in the source's drives now, by the name that QEMU has for each.
         folders: Which of `memory_paths` are folders (hugetlbfs), in which each process makes a file of its own.
     """
 
@@ -113,6 +127,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     unplugged: frozenset[str] = frozenset()
     addresses: Mapping[str, Mapping[str, str]] = {}
     generation_id: str = ""
+    images: Mapping[str, Image] = {}
     folders: frozenset[str] = frozenset()
 
     @property

@@ -13,6 +13,7 @@ from livemig.cli.show import Show
 from livemig.core.errors import AddressError, ConnectError, LivemigError
 from livemig.core.plan import Plan
 from livemig.engine.connect import launch_plan
+from livemig.engine.host_pool import HostPool
 from livemig.engine.launch_plan import LaunchOptions
 from livemig.engine.migration import Migration, new_id
 from livemig.engine.side import Side
@@ -42,11 +43,13 @@ def print_command(*, source: str, destination: str, launch: LaunchOptions) -> in
 
 
 async def _command(source: Address, destination: Address, launch: LaunchOptions) -> str:
-    side = await Side.connect("source", source)
-    try:
-        return (await launch_plan(side, destination, launch)).command
-    finally:
-        await side.close()
+    async with HostPool() as hosts:
+        here, there = await hosts.both(source, destination)
+        side = await Side.connect("source", source, here)
+        try:
+            return (await launch_plan(side, destination, there, launch)).command
+        finally:
+            await side.close()
 
 
 async def _run(

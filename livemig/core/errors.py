@@ -5,6 +5,7 @@
     │   ├── AddressError         an address that can't be read
     │   └── CommandLineError     a QEMU command line that can't be read
     ├── ConnectError             a monitor that can't be reached, or isn't one
+    ├── HostError                a host that is out of reach, or did not answer
     ├── CommandError             QEMU refused a command
     ├── MonitorTimeout           no answer within the bound: the command's fate is unknown
     ├── MonitorLost              the monitor's connection ended: the command's fate is unknown
@@ -68,6 +69,18 @@ class ConnectError(LivemigError):
         super().__init__(message)
         self.address = address
         self.nobody_listens = nobody_listens
+
+
+class HostError(LivemigError):
+    """A host that is out of reach, or did not do what was asked within its bound. Whether it was done is unknown.
+
+    Attributes:
+        host: Its name.
+    """
+
+    def __init__(self, message: str, *, host: str) -> None:
+        super().__init__(message)
+        self.host = host
 
 
 class CommandError(LivemigError):

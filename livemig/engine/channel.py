@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from livemig.core.errors import RefusedError
-from livemig.hosts.local import LocalProcess
+from livemig.hosts.host import HostProcess
 
 SOCKET_PATH_BYTES_MOST = 107
 
@@ -32,7 +32,7 @@ class Channel(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @contextmanager
-def local_channel(source: LocalProcess | None, destination: LocalProcess | None) -> Iterator[Channel]:
+def local_channel(source: HostProcess | None, destination: HostProcess | None) -> Iterator[Channel]:
     """Makes the folder of the channel, and removes it afterwards.
 
     The folder has mode 0700 and belongs to the user that both QEMUs run as, so nobody else can connect first.
@@ -58,7 +58,7 @@ def _private_folder() -> Path:
         raise RefusedError((f"no folder for the migration socket: {error.strerror}; set TMPDIR to another",)) from error
 
 
-def _owners(*processes: LocalProcess | None) -> set[tuple[int, int]]:
+def _owners(*processes: HostProcess | None) -> set[tuple[int, int]]:
     try:
         return {process.owner for process in processes if process is not None}
     except OSError as error:

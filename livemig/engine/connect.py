@@ -6,14 +6,14 @@ Compares nothing: `livemig.engine.preflight` does. Whatever fails here, nothing 
 from __future__ import annotations
 
 import asyncio
-import os
 
 from livemig.core.errors import ConnectError, RefusedError
 from livemig.core.units import format_size
+from livemig.engine.host_pool import HostPool
 from livemig.engine.launch import Launched, launch
 from livemig.engine.launch_plan import LaunchOptions, LaunchPlan, plan_launch
 from livemig.engine.side import Side
-from livemig.hosts.process import available_memory_bytes
+from livemig.hosts.host import Host
 from livemig.qemu.address import Address
 
 
@@ -32,7 +32,7 @@ class Connected:
         self.launched = launched
 
 
-async def connect_both(source: Address, destination: Address, options: LaunchOptions) -> Connected:
+async def connect_both(source: Address, destination: Address, options: LaunchOptions, hosts: HostPool) -> Connected:
     """Connects both sides at once; launches the destination when nobody listens at its address.
 
     Raises:
@@ -41,10 +41,11 @@ async def connect_both(source: Address, destination: Address, options: LaunchOpt
         LaunchError: When it was launched and ended, or does not answer. Nothing is left of it.
         PlanError: When an option for the launch makes no sense.
     """
-    refuse_one_address(source, destination)
+    here, there = await hosts.both(source, destination)
+    await refuse_one_address(source, here, destination, there)
     connecting = [
-        asyncio.create_task(Side.connect("source", source)),
-        asyncio.create_task(destination_if_any(destination)),
+        asyncio.create_task(Side.connect("source", source, here)),
+        asyncio.create_task(destination_if_any(destination, there)),
     ]
     try:
         await asyncio.wait(connecting, return_when=asyncio.FIRST_EXCEPTION)
@@ -55,14 +56,20 @@ async def connect_both(source: Address, destination: Address, options: LaunchOpt
         if destination_side is not None:
             refuse_idle_options(destination, options)
             return Connected(source_side, destination_side, None)
-        return await _connect_launched(source_side, destination, options)
+        return await _connect_launched(source_side, destination, there, options)
     except BaseException:
         await _give_up(connecting)
         raise
 
 
-async def launch_plan(source: Side, destination: Address, options: LaunchOptions) -> LaunchPlan:
+async def launch_plan(source: Side, destination: Address, host: Host, options: LaunchOptions) -> LaunchPlan:
     """Says how the destination would be launched; changes nothing.
+
+    Args:
+        source: The source.
+        destination: Where the destination's monitor is to be.
+        host: The machine that it is on.
+        options: What the user says.
 
     Raises:
         RefusedError: When it can't be, all reasons together.
@@ -72,33 +79,40 @@ async def launch_plan(source: Side, destination: Address, options: LaunchOptions
         raise RefusedError(
             (f"nobody listens at {destination}, and livemig launches a QEMU only where its monitor is a UNIX socket",)
         )
-    plan = await plan_launch(source, destination.path, options)
-    needed_bytes, available_bytes = source.facts.memory_bytes, available_memory_bytes()
+    plan = await plan_launch(source, host, destination, options)
+    needed_bytes, available_bytes = source.facts.memory_bytes, await host.available_memory_bytes()
     if needed_bytes > available_bytes:
-        sizes = f"{format_size(needed_bytes)} of memory, and {format_size(available_bytes)} can be had here"
+        where = "here" if host.is_local else f"at {host.name}"
+        sizes = f"{format_size(needed_bytes)} of memory, and {format_size(available_bytes)} can be had {where}"
         remedy = "free some, or raise this cgroup's limit, before a second QEMU is launched"
         raise RefusedError((f"the guest has {sizes}: {remedy}",))
     return plan
 
 
-def refuse_one_address(source: Address, destination: Address) -> None:
+async def refuse_one_address(source: Address, source_host: Host, destination: Address, destination_host: Host) -> None:
     """Refuses two addresses that are one.
 
     Raises:
         RefusedError: When they are.
     """
-    if _resolved(source) == _resolved(destination):
+    if source.path is not None and destination.path is not None:
+        if not source_host.identity.shares_files(destination_host.identity):
+            return
+        same = await source_host.real_path(source.path) == await destination_host.real_path(destination.path)
+    else:
+        same = source == destination
+    if same:
         raise RefusedError((f"{source} is given as source and destination: give another, waiting QEMU as destination",))
 
 
-async def destination_if_any(address: Address) -> Side | None:
+async def destination_if_any(address: Address, host: Host) -> Side | None:
     """Connects the destination; returns None when nobody listens at its address.
 
     Raises:
         ConnectError: When somebody does, but it can't be reached, is busy, or is no QMP monitor.
     """
     try:
-        return await Side.connect("destination", address)
+        return await Side.connect("destination", address, host)
     except ConnectError as error:
         if error.nobody_listens:
             return None
@@ -116,10 +130,10 @@ def refuse_idle_options(destination: Address, options: LaunchOptions) -> None:
         raise RefusedError((f"a QEMU waits at {destination} already, and {only}: leave them out, or end that QEMU",))
 
 
-async def _connect_launched(source: Side, address: Address, options: LaunchOptions) -> Connected:
-    launched = await launch(await launch_plan(source, address, options))
+async def _connect_launched(source: Side, address: Address, host: Host, options: LaunchOptions) -> Connected:
+    launched = await launch(await launch_plan(source, address, host, options))
     try:
-        return Connected(source, await Side.connect("destination", launched.address), launched)
+        return Connected(source, await Side.connect("destination", launched.address, host), launched)
     except BaseException:
         await asyncio.shield(launched.end())
         raise
@@ -131,8 +145,3 @@ async def _give_up(connecting: list[asyncio.Task[Side]] | list[asyncio.Task[Side
     for side in await asyncio.gather(*connecting, return_exceptions=True):
         if isinstance(side, Side):
             await side.close()
-
-
-def _resolved(address: Address) -> Address:
-    """The address with its links followed, so that two ways to write one socket are seen to be one."""
-    return address if address.path is None else Address(path=os.path.realpath(address.path))

@@ -25,7 +25,7 @@ from livemig.core.status import RunState
 from livemig.engine.history import History, guest_key, hosts_key, state_folder
 from livemig.engine.sampling import Sampling, sample_guest
 from livemig.engine.side import Side
-from livemig.hosts.page_map import SEGMENT_COUNT, touched_shares
+from livemig.hosts.page_map import SEGMENT_COUNT
 
 SWITCHOVER_LEAST_BYTES = 2 * 2**20
 """With less to send, what it was sent with drowns in the fixed part."""
@@ -61,7 +61,7 @@ class Foresight:
         host = _host_name()
         self._hosts = hosts_key(host, source.facts.version, host, there.facts.version)
         past, notes = await asyncio.to_thread(self._history.matching, self._guest, self._hosts)
-        touched = await asyncio.to_thread(self._touched_shares)
+        touched = await self._touched_shares()
         self.notes += notes
         self.known = Foreknowledge(
             guest=self._guest,
@@ -140,9 +140,11 @@ class Foresight:
         shares = self.known.touched_shares
         return round(sum(shares) / SEGMENT_COUNT * self._source.facts.memory_bytes) if shares else None
 
-    def _touched_shares(self) -> tuple[float, ...]:
+    async def _touched_shares(self) -> tuple[float, ...]:
         process = self._source.process
-        return () if process is None else touched_shares(process.pid, self._source.facts.memory_bytes)
+        if process is None:
+            return ()
+        return await self._source.host.touched_shares(process.pid, self._source.facts.memory_bytes)
 
 
 def _host_name() -> str:

@@ -5,29 +5,22 @@ Reads and checks, and touches nothing; `livemig.engine.launch` starts what was f
 
 from __future__ import annotations
 
-import contextlib
 import os
+import posixpath
 import shlex
-import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import msgspec
 
 from livemig.core.errors import PlanError, RefusedError
 from livemig.engine.hotplug import Hotplug, hotplug_since_start
-from livemig.engine.launch_places import MARKER, is_missing, listened_at, remove_folder, why_no_folder, why_no_socket
 from livemig.engine.side import Side
-from livemig.hosts.process import (
-    ProcessFacts,
-    Surroundings,
-    busy_ports,
-    own_surroundings,
-    read_process,
-    supervisor,
-    tap_name,
-)
+from livemig.hosts.host import Host
+from livemig.hosts.places import STDERR_NAME
+from livemig.hosts.process import ProcessFacts, Surroundings
 from livemig.hosts.start import Program
+from livemig.qemu.address import Address
 from livemig.qemu.command_line import (
     DestinationLine,
     PathMap,
@@ -45,17 +38,6 @@ from livemig.qemu.command_line import (
     secrets_in,
     tap_descriptors,
 )
-
-__all__ = [
-    "MARKER",
-    "LaunchOptions",
-    "LaunchPlan",
-    "folder_of",
-    "listened_at",
-    "plan_launch",
-    "remove_folder",
-    "supervisor_of",
-]
 
 _COMMAND_REMEDY = "give the destination's command line with --dst-command"
 
@@ -106,11 +88,13 @@ class LaunchPlan(msgspec.Struct, frozen=True, kw_only=True):
     """A launch that nothing is known to forbid.
 
     Attributes:
+        host: Where it is to run.
+        source_host: Where its source runs.
         program: What is to be started; its command line may hold secrets.
         redacted_argv: The command line without secrets, for screen, journal, trace and report.
         secrets: The secrets, to be taken out of what QEMU writes.
         folder: The new process's own folder.
-        qmp_path: Where its monitor will answer.
+        address: Where its monitor will answer.
         spare_path: Where its second one will, for recovery.
         owner: User and group that the folder is for.
         changes: What differs from the source's command line, one line each.
@@ -119,11 +103,13 @@ class LaunchPlan(msgspec.Struct, frozen=True, kw_only=True):
         source_folder: The folder of a source that livemig launched itself, to be removed once that has ended.
     """
 
+    host: Host
+    source_host: Host
     program: Program
     redacted_argv: tuple[str, ...]
     secrets: tuple[str, ...]
     folder: Path
-    qmp_path: Path
+    address: Address
     spare_path: Path
     owner: tuple[int, int]
     changes: tuple[str, ...]
@@ -137,17 +123,23 @@ class LaunchPlan(msgspec.Struct, frozen=True, kw_only=True):
         return shlex.join(self.redacted_argv)
 
     @property
+    def qmp_path(self) -> Path:
+        """The socket of its monitor."""
+        return Path(self.address.path or "")
+
+    @property
     def stderr_path(self) -> Path:
         """Where what it writes is kept."""
-        return self.folder / "stderr"
+        return self.folder / STDERR_NAME
 
 
-async def plan_launch(source: Side, qmp_path: str, options: LaunchOptions) -> LaunchPlan:
+async def plan_launch(source: Side, host: Host, destination: Address, options: LaunchOptions) -> LaunchPlan:
     """Reads the source and makes the destination's command line; changes nothing.
 
     Args:
         source: The source, connected.
-        qmp_path: Where the destination's monitor is to answer, on this host.
+        host: Where the destination is to run.
+        destination: Where its monitor is to answer, a UNIX socket on that host.
         options: What the user says.
 
     Raises:
@@ -156,26 +148,29 @@ async def plan_launch(source: Side, qmp_path: str, options: LaunchOptions) -> La
         RefusedError: When it can't be launched; all reasons together.
         LivemigError: When the source does not answer.
     """
-    path = os.path.abspath(qmp_path)  # noqa: PTH100, ASYNC240 - a link is the user's own choice: not followed
-    facts = _read_source(source, needed_at=path if options.command is None else None)
+    if host.is_local:  # a link is the user's own choice: not followed
+        path = os.path.abspath(destination.path or "")  # noqa: PTH100, ASYNC240
+        destination = msgspec.structs.replace(destination, path=path)
+    launching = _Launching(source, host, destination, options)
+    facts = await _read_source(source, needed_at=destination if options.command is None else None)
     if options.command is not None:
-        return _planned_as_given(facts, options.command, path, options)
+        return await launching.as_given(facts, options.command)
     assert facts is not None  # noqa: S101  # or it was refused
     machine_type = str(await source.monitor.execute("qom-get", {"path": "/machine", "property": "type"}))
-    arguments = facts.argv[1:]
-    hotplug = await hotplug_since_start(source.monitor, arguments, _config_files(arguments, _start_folder(facts)))
-    return _planned(facts, path, options, machine_type.removesuffix("-machine"), hotplug)
+    config_files = await launching.config_files(facts)
+    hotplug = await hotplug_since_start(source.monitor, facts.argv[1:], config_files)
+    return await launching.derived(facts, machine_type.removesuffix("-machine"), hotplug, config_files)
 
 
-def supervisor_of(side: Side) -> str | None:
+async def supervisor_of(side: Side) -> str | None:
     """Returns who would start this QEMU again after its end, with the remedy; None when nobody is seen who would."""
-    facts = _read_source(side)
-    return None if facts is None else supervisor(facts)
+    facts = await _read_source(side)
+    return None if facts is None else await side.host.supervisor(facts)
 
 
-def folder_of(side: Side) -> Path | None:
+async def folder_of(side: Side) -> Path | None:
     """The folder of a QEMU that livemig launched, to be removed once that has ended; None for any other."""
-    facts = _read_source(side)
+    facts = await _read_source(side)
     return None if facts is None else _own_folder(facts)
 
 
@@ -186,14 +181,14 @@ def _split(text: str, option: str) -> tuple[str, ...]:
         raise PlanError(f"{option} can't be split into arguments: {error}") from error
 
 
-def _read_source(source: Side, *, needed_at: str | None = None) -> ProcessFacts | None:
+async def _read_source(source: Side, *, needed_at: Address | None = None) -> ProcessFacts | None:
     """Reads the source's process; None when that can't be, unless a destination is to be launched from it."""
     if source.address.path is None or source.process is None:
         if needed_at is None:
             return None
         raise _unreadable(source, needed_at, _why_unseen(source), _COMMAND_REMEDY)
     try:
-        return read_process(source.process.pid)
+        return await source.host.read_process(source.process.pid)
     except OSError as error:
         if needed_at is None:
             return None
@@ -210,7 +205,7 @@ def _why_unseen(source: Side) -> str:
     return "no process of it can be seen from here: it runs in a container, or livemig may not look at it"
 
 
-def _unreadable(source: Side, needed_at: str, reason: str, remedy: str) -> RefusedError:
+def _unreadable(source: Side, needed_at: Address, reason: str, remedy: str) -> RefusedError:
     return RefusedError(
         (
             (
@@ -221,91 +216,151 @@ def _unreadable(source: Side, needed_at: str, reason: str, remedy: str) -> Refus
     )
 
 
-def _planned_as_given(
-    facts: ProcessFacts | None, command: tuple[str, ...], path: str, options: LaunchOptions
-) -> LaunchPlan:
-    surroundings = own_surroundings() if facts is None else facts.surroundings
-    search = surroundings.environment.get("PATH")
-    executable = shutil.which(command[0], path=search) or shutil.which(command[0])
-    if executable is None:
-        raise RefusedError((f"--dst-command: there is no program {command[0]}",))
-    request = Request(
-        qmp_path=path,
-        folder=_folder_beside(path),
-        extra=options.arguments,
-        busy_ports=busy_ports(None if facts is None else facts.pid),
-        cwd=surroundings.cwd,
-    )
-    line = given_line(command[1:], request)
-    return _checked(request, line, executable, surroundings, facts)
+class _Launching:
+    """One launch being planned: what is read at the source's host and looked at on the destination's."""
 
+    def __init__(self, source: Side, host: Host, destination: Address, options: LaunchOptions) -> None:
+        self._source, self._host, self._options = source, host, options
+        self._destination = destination
+        self._path = destination.path or ""
+        here, there = source.host.identity, host.identity
+        self._same_host, self._beside = here.shares_files(there), here.is_same_host(there)
 
-def _planned(facts: ProcessFacts, path: str, options: LaunchOptions, machine_type: str, hotplug: Hotplug) -> LaunchPlan:
-    if facts.executable is None:
-        reason = f"its program {facts.argv[0]} was deleted and none took its place"
-        raise RefusedError((f"the source can't be launched a second time: {reason}; {_COMMAND_REMEDY}",))
-    if facts.other_root:
-        reason = "it sees another file system than livemig (a container, a chroot, a private /tmp)"
-        raise RefusedError((f"the source's paths mean nothing here, since {reason}: {_COMMAND_REMEDY}",))
-    arguments = facts.argv[1:]
-    surroundings = facts.surroundings
-    keep_user = drops_privileges(arguments) and os.geteuid() == 0
-    if keep_user:
-        own = own_surroundings()
-        surroundings = msgspec.structs.replace(surroundings, user=own.user, group=own.group, groups=own.groups)
-    surroundings = msgspec.structs.replace(surroundings, cwd=_start_folder(facts))
-    request = Request(
-        qmp_path=path,
-        folder=_folder_beside(path),
-        machine_type=machine_type,
-        keep_user=keep_user,
-        maps=options.maps,
-        settings=options.settings,
-        extra=options.arguments,
-        cwd=surroundings.cwd,
-        busy_ports=busy_ports(facts.pid),
-        tap_names=_tap_names(facts),
-        config_files=_config_files(arguments, surroundings.cwd),
-        folders=_folders(arguments, surroundings.cwd),
-        plugged=hotplug.plugged,
-        unplugged=hotplug.unplugged,
-        addresses=hotplug.addresses,
-        generation_id=hotplug.generation_id,
-        images=hotplug.images,
-    )
-    line = destination_line(arguments, request)
-    return _checked(request, line, facts.executable, surroundings, facts)
+    async def as_given(self, facts: ProcessFacts | None, command: tuple[str, ...]) -> LaunchPlan:
+        """The launch of a command line that the user gave."""
+        own = facts is None or not self._same_host
+        surroundings = await self._host.own_surroundings() if own or facts is None else facts.surroundings
+        executable = await self._host.program_file(command[0], surroundings.environment.get("PATH"))
+        if executable is None:
+            raise RefusedError((f"--dst-command: there is no program {command[0]}",))
+        request = Request(
+            qmp_path=self._path,
+            folder=_folder_beside(self._path),
+            same_host=self._same_host,
+            extra=self._options.arguments,
+            busy_ports=await self._busy_ports(facts),
+            cwd=surroundings.cwd,
+        )
+        line = given_line(command[1:], request)
+        return await self._checked(request, line, executable, surroundings, facts)
 
+    async def derived(
+        self, facts: ProcessFacts, machine_type: str, hotplug: Hotplug, config_files: Mapping[str, str]
+    ) -> LaunchPlan:
+        """The launch of the source's own command line."""
+        executable = await self._executable(facts)
+        if facts.other_root:
+            reason = "it sees another file system than livemig (a container, a chroot, a private /tmp)"
+            raise RefusedError((f"the source's paths mean nothing here, since {reason}: {_COMMAND_REMEDY}",))
+        arguments = facts.argv[1:]
+        surroundings = msgspec.structs.replace(facts.surroundings, cwd=await self._start_folder(facts))
+        keep_user = drops_privileges(arguments) and self._host.user_id == 0
+        if keep_user:
+            own = await self._host.own_surroundings()
+            surroundings = msgspec.structs.replace(surroundings, user=own.user, group=own.group, groups=own.groups)
+        request = Request(
+            qmp_path=self._path,
+            folder=_folder_beside(self._path),
+            same_host=self._same_host,
+            machine_type=machine_type,
+            keep_user=keep_user,
+            maps=self._options.maps,
+            settings=self._options.settings,
+            extra=self._options.arguments,
+            cwd=surroundings.cwd,
+            busy_ports=await self._busy_ports(facts),
+            tap_names=await self._source.host.tap_names(facts.pid, tap_descriptors(arguments)),
+            config_files=config_files,
+            folders=await self._folders(arguments, surroundings.cwd),
+            plugged=hotplug.plugged,
+            unplugged=hotplug.unplugged,
+            addresses=hotplug.addresses,
+            generation_id=hotplug.generation_id,
+            images=hotplug.images,
+        )
+        line = destination_line(arguments, request)
+        return await self._checked(request, line, executable, surroundings, facts)
 
-def _checked(
-    request: Request,
-    line: DestinationLine,
-    executable: str,
-    surroundings: Surroundings,
-    facts: ProcessFacts | None,
-) -> LaunchPlan:
-    """Refuses what is known to fail, all of it together."""
-    owner = surroundings if facts is None else facts.surroundings
-    reasons = [f"{each} is not there: give its place with --map" for each in line.inputs if is_missing(each)]
-    reasons += [reason for each in line.sockets if (reason := why_no_socket(Path(each)))]
-    reasons += why_no_folder(Path(request.folder), owner)
-    if reasons:
-        raise RefusedError(tuple(f"the destination can't be launched: {reason}" for reason in reasons))
-    argv = (executable, *line.arguments)
-    secrets = secrets_in(argv)
-    return LaunchPlan(
-        program=Program(executable=executable, argv=argv, surroundings=surroundings),
-        redacted_argv=tuple(redacted(argv)),
-        secrets=secrets,
-        folder=Path(request.folder),
-        qmp_path=Path(request.qmp_path),
-        spare_path=Path(request.spare_path),
-        owner=(owner.user, owner.group),
-        changes=tuple(redacted_text(change, secrets) for change in line.changes),
-        warnings=(*line.warnings, *_program_warnings(facts)),
-        source_pid=None if facts is None else facts.pid,
-        source_folder=None if facts is None else _own_folder(facts),
-    )
+    async def config_files(self, facts: ProcessFacts) -> dict[str, str]:
+        """The texts of the files that the source's command line names with ``-readconfig``."""
+        cwd = await self._start_folder(facts)
+        named = {str(Path(cwd, path)): path for path in config_paths(facts.argv[1:])}
+        texts = await self._source.host.texts_of(named)
+        return {named[path]: text for path, text in texts.items()}
+
+    async def _checked(
+        self,
+        request: Request,
+        line: DestinationLine,
+        executable: str,
+        surroundings: Surroundings,
+        facts: ProcessFacts | None,
+    ) -> LaunchPlan:
+        """Refuses what is known to fail, all of it together."""
+        owner = surroundings if facts is None else facts.surroundings
+        argv = (executable, *line.arguments)
+        program = Program(executable=executable, argv=argv, surroundings=surroundings)
+        secrets = secrets_in(argv)
+        missing = await self._host.missing_among(line.inputs)
+        reasons = [f"{each} is not there: give its place with --map" for each in missing]
+        reasons += await self._host.why_no_sockets(line.sockets)
+        reasons += await self._host.why_no_folder(Path(request.folder), owner)
+        reasons += await self._host.why_no_start(program)
+        if facts is not None and facts.surroundings.network_namespace is not None and not self._beside:
+            reasons.append(
+                "the source runs in a network namespace of its own, of which the other host knows nothing: start the "
+                "destination there yourself"
+            )
+        if secrets and not self._host.is_local:
+            reasons.append("its command line holds a secret, which would cross hosts: use -object secret,file=")
+        if reasons:
+            raise RefusedError(tuple(f"the destination can't be launched: {reason}" for reason in reasons))
+        return LaunchPlan(
+            host=self._host,
+            source_host=self._source.host,
+            program=program,
+            redacted_argv=tuple(redacted(argv)),
+            secrets=secrets,
+            folder=Path(request.folder),
+            address=self._destination,
+            spare_path=Path(request.spare_path),
+            owner=(owner.user, owner.group),
+            changes=tuple(redacted_text(change, secrets) for change in line.changes),
+            warnings=(*line.warnings, *_program_warnings(facts)),
+            source_pid=None if facts is None else facts.pid,
+            source_folder=None if facts is None else _own_folder(facts),
+        )
+
+    async def _executable(self, facts: ProcessFacts) -> str:
+        if facts.executable is None:
+            reason = f"its program {facts.argv[0]} was deleted and none took its place"
+            raise RefusedError((f"the source can't be launched a second time: {reason}; {_COMMAND_REMEDY}",))
+        if self._same_host:
+            return facts.executable
+        found = await self._host.program_file(facts.executable, None)
+        if found is None:
+            name = Path(facts.executable).name
+            found = await self._host.program_file(name, None)
+        if found is None:
+            raise RefusedError(
+                (f"{self._host.name} has no {facts.executable}: install that QEMU there, or --dst-command",)
+            )
+        return found
+
+    async def _busy_ports(self, facts: ProcessFacts | None) -> frozenset[int]:
+        return await self._host.busy_ports(facts.pid if facts is not None and self._beside else None)
+
+    async def _start_folder(self, facts: ProcessFacts) -> str:
+        """Where relative paths were meant from: a daemonized QEMU has left that folder for the root."""
+        cwd = facts.surroundings.cwd
+        shell_folder = facts.surroundings.environment.get("PWD", "")
+        daemonized = "-daemonize" in facts.argv or "--daemonize" in facts.argv
+        if not (daemonized and cwd == "/" and shell_folder):
+            return cwd
+        return shell_folder if await self._source.host.folders_among([shell_folder]) else cwd
+
+    async def _folders(self, arguments: tuple[str, ...], cwd: str) -> frozenset[str]:
+        return await self._host.folders_among(posixpath.normpath(Path(cwd, path)) for path in memory_paths(arguments))
 
 
 def _program_warnings(facts: ProcessFacts | None) -> tuple[str, ...]:
@@ -321,29 +376,3 @@ def _own_folder(facts: ProcessFacts) -> Path | None:
 
 def _folder_beside(qmp_path: str) -> str:
     return f"{qmp_path}.livemig"
-
-
-def _start_folder(facts: ProcessFacts) -> str:
-    """Where relative paths were meant from: a daemonized QEMU has left that folder for the root."""
-    cwd = facts.surroundings.cwd
-    shell_folder = facts.surroundings.environment.get("PWD", "")
-    daemonized = "-daemonize" in facts.argv or "--daemonize" in facts.argv
-    return shell_folder if daemonized and cwd == "/" and Path(shell_folder).is_dir() and shell_folder else cwd
-
-
-def _tap_names(facts: ProcessFacts) -> dict[int, str]:
-    names = {descriptor: tap_name(facts.pid, descriptor) for descriptor in tap_descriptors(facts.argv[1:])}
-    return {descriptor: name for descriptor, name in names.items() if name is not None}
-
-
-def _config_files(arguments: tuple[str, ...], cwd: str) -> dict[str, str]:
-    found = {}
-    for path in config_paths(arguments):
-        with contextlib.suppress(OSError):
-            found[path] = Path(cwd, path).read_text(encoding="utf-8", errors="surrogateescape")
-    return found
-
-
-def _folders(arguments: tuple[str, ...], cwd: str) -> frozenset[str]:
-    paths = (Path(cwd, path) for path in memory_paths(arguments))
-    return frozenset(os.path.normpath(path) for path in paths if path.is_dir())

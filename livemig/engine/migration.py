@@ -21,6 +21,7 @@ from livemig.core.report import Report
 from livemig.core.trace import TRACE_VERSION, TraceHeader
 from livemig.engine.connect import Connected, connect_both
 from livemig.engine.event_stream import EventStream
+from livemig.engine.host_pool import HostPool
 from livemig.engine.launch_plan import LaunchOptions
 from livemig.engine.recorder import TraceRecorder
 from livemig.engine.run import Run
@@ -155,7 +156,8 @@ class Migration:
                     stack.callback(self._close_trace, recorder)
                 loading = asyncio.ensure_future(asyncio.to_thread(import_module, "livemig.core.forecaster"))
                 stack.push_async_callback(asyncio.wait, [loading])
-                connected = await connect_both(*self._addresses, self._launch)
+                hosts = await stack.enter_async_context(HostPool())
+                connected = await connect_both(*self._addresses, self._launch, hosts)
                 stack.push_async_callback(self._let_go, connected)
                 watch = await stack.enter_async_context(Watch(connected.source, connected.destination))
                 run = Run(self.id, self._plan, connected, watch, put=self._stream.put, recorder=recorder)

@@ -17,10 +17,12 @@ from livemig.core.plan_report import PlannedSide, PlanReport
 from livemig.core.policy import Policy
 from livemig.engine.connect import destination_if_any, launch_plan, refuse_idle_options, refuse_one_address
 from livemig.engine.foresight import Foresight
+from livemig.engine.host_pool import HostPool
 from livemig.engine.launch_plan import LaunchOptions, LaunchPlan
 from livemig.engine.migration import new_id
 from livemig.engine.preflight import Preflight, examine, examine_source
 from livemig.engine.side import Side
+from livemig.hosts.host import Host
 from livemig.qemu.address import Address
 
 NOT_COMPARED = "no QEMU waits at the destination yet: the two can be compared only once it is there"
@@ -51,14 +53,16 @@ async def plan_migration(
     """
     source_address = Address.parse(source)
     destination_address = None if destination is None else Address.parse(destination)
-    if destination_address is not None:
-        refuse_one_address(source_address, destination_address)
     async with contextlib.AsyncExitStack() as stack:
-        here = await Side.connect("source", source_address)
+        hosts = await stack.enter_async_context(HostPool())
+        source_host, host = await hosts.both(source_address, destination_address or source_address)
+        if destination_address is not None:
+            await refuse_one_address(source_address, source_host, destination_address, host)
+        here = await Side.connect("source", source_address, source_host)
         stack.push_async_callback(here.close)
-        there = None if destination_address is None else await destination_if_any(destination_address)
+        there = None if destination_address is None else await destination_if_any(destination_address, host)
         if there is None:
-            report = await _of_source(plan, here, destination_address, launch or LaunchOptions())
+            report = await _of_source(plan, here, destination_address, host, launch or LaunchOptions())
         else:
             stack.push_async_callback(there.close)
             refuse_idle_options(there.address, launch or LaunchOptions())
@@ -92,12 +96,14 @@ async def _with_forecast(
     return await asyncio.to_thread(compute)
 
 
-async def _of_source(plan: Plan, source: Side, destination: Address | None, options: LaunchOptions) -> PlanReport:
-    found = examine_source(source, plan, _fixed_downtime_s(plan))
+async def _of_source(
+    plan: Plan, source: Side, destination: Address | None, host: Host, options: LaunchOptions
+) -> PlanReport:
+    found = await examine_source(source, plan, _fixed_downtime_s(plan))
     if destination is None:
         return _report(plan, source, found)
     try:
-        launch = await launch_plan(source, destination, options)
+        launch = await launch_plan(source, destination, host, options)
     except RefusedError as error:
         return _report(plan, source, found, refusals=error.reasons)
     except (CommandLineError, PlanError) as error:

@@ -14,9 +14,9 @@ from livemig.core.finding import Finding, Severity, Topic, lines_of, ordered
 from livemig.core.plan import Plan
 from livemig.core.status import MigrationStatus, RunState
 from livemig.core.units import format_duration
+from livemig.engine.images import same_images
 from livemig.engine.launch_plan import supervisor_of
 from livemig.engine.side import Facts, Side
-from livemig.hosts.open_files import is_same_file
 from livemig.qemu.compare import NEEDED_CAPABILITIES, ImagePair, compare, image_pairs
 from livemig.qemu.inventory_query import take_inventories
 
@@ -57,13 +57,13 @@ async def examine(source: Side, destination: Side, plan: Plan, fixed_downtime_s:
     Raises:
         LivemigError: When a side does not answer as a QEMU does.
     """
-    reasons = (*refusals(source.facts, destination.facts), *_supervised(source, plan))
+    reasons = (*refusals(source.facts, destination.facts), *await _supervised(source, plan))
     warnings = cautions(plan, fixed_downtime_s, out_of_band=source.monitor.out_of_band)
     if reasons:
         return Preflight(refusals=reasons, warnings=warnings)  # what else differs between wrong QEMUs is noise
     inventories = await take_inventories(source.monitor, destination.monitor)
     found = compare(*inventories, needed_capabilities=NEEDED_CAPABILITIES | needed_capabilities(plan))
-    images = [(pair, _is_same_image(source, destination, pair)) for pair in image_pairs(*inventories)]
+    images = await same_images(source, destination, tuple(image_pairs(*inventories)))
     findings = ordered(judge_images(found, images))
     return Preflight(
         refusals=lines_of(findings, Severity.REFUSAL),
@@ -72,17 +72,17 @@ async def examine(source: Side, destination: Side, plan: Plan, fixed_downtime_s:
     )
 
 
-def examine_source(source: Side, plan: Plan, fixed_downtime_s: float) -> Preflight:
+async def examine_source(source: Side, plan: Plan, fixed_downtime_s: float) -> Preflight:
     """Looks at the source alone, where no destination waits yet; changes nothing."""
     return Preflight(
-        refusals=(*source_refusals(source.facts), *_supervised(source, plan)),
+        refusals=(*source_refusals(source.facts), *await _supervised(source, plan)),
         warnings=cautions(plan, fixed_downtime_s, out_of_band=source.monitor.out_of_band),
     )
 
 
-def _supervised(source: Side, plan: Plan) -> tuple[str, ...]:
+async def _supervised(source: Side, plan: Plan) -> tuple[str, ...]:
     """A source that is kept does not end, and nobody starts it again."""
-    restarter = None if plan.keep_source else supervisor_of(source)
+    restarter = None if plan.keep_source else await supervisor_of(source)
     return () if restarter is None else (restarter,)
 
 
@@ -126,13 +126,6 @@ def _two_files(pair: ImagePair) -> Finding:
         if pair.writable
         else "see that they hold the same: QEMU does not",
     )
-
-
-def _is_same_image(source: Side, destination: Side, pair: ImagePair) -> bool | None:
-    """Looks at both processes; a side whose process can't be seen may mean anything by a name."""
-    if source.process is None or destination.process is None:
-        return None
-    return is_same_file(source.process.pid, pair.source, destination.process.pid, pair.destination)
 
 
 def refusals(source: Facts, destination: Facts) -> tuple[str, ...]:

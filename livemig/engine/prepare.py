@@ -61,7 +61,7 @@ class Preparation:
     async def restore(self) -> None:
         """Puts back what was changed, on the sides that live on."""
         for side in (self._source, self._destination):
-            if side.is_gone() or side.monitor.closed:
+            if await side.is_gone() or side.monitor.closed:
                 continue
             try:
                 self.notes += [f"{side.name}: {failure}" for failure in await side.settings.restore()]

@@ -23,7 +23,7 @@ from livemig.engine.channel import Channel
 from livemig.engine.connect import Connected
 from livemig.engine.finish import announce, continue_destination, final_figures, measured_downtime, probation
 from livemig.engine.foresight import Foresight
-from livemig.engine.launch_plan import folder_of, remove_folder
+from livemig.engine.launch_plan import folder_of
 from livemig.engine.live import LiveMigration
 from livemig.engine.preflight import examine
 from livemig.engine.prepare import Preparation
@@ -64,6 +64,7 @@ class Run:
         self._preparation = Preparation(connected.source, connected.destination, plan)
         self._recorder = recorder
         self._failure: str | None = None
+        self._destination_words = ""
         self._resumed_s: float | None = None
         self._source_kept = False
         self._cut_probation = False
@@ -148,7 +149,7 @@ class Run:
             self._source,
             self._destination,
             self._watch,
-            self._evidence(),
+            await self._evidence(),
             migrating=self.live.migrating,
             tell_step=self._tell_step,
             retire=self._retire,
@@ -158,8 +159,10 @@ class Run:
             self._recorder.release()
         verdict = await settlement.run()
         await self._put_back(verdict)
-        if self._guest_side_is_gone(verdict):
+        if await self._guest_side_is_gone(verdict):
             verdict = await settlement.run()  # it died at the last moment: say what is so now
+        if verdict.outcome is Outcome.FAILED and self._launched is not None:
+            self._destination_words = await self._launched.read_stderr()
         report = self._report(verdict, settlement, downtime)
         await self._foresight.keep(
             report,
@@ -204,22 +207,23 @@ class Run:
         self.live.tell_commit()
         return downtime
 
-    def _evidence(self) -> Evidence:
+    async def _evidence(self) -> Evidence:
         return Evidence(
             state_before=self.live.guest_state,
             continuation=Continuation.NOT_SENT,
-            source_end=self._source_end(),
+            source_end=await self._source_end(),
             guest_shut_down=self._watch.guest_ended_itself,
             cancel_requested=self.live.policy.cancel_reason is not None,
         )
 
-    def _source_end(self) -> SourceEnd:
+    async def _source_end(self) -> SourceEnd:
         status = self._watch.statuses.get("source")
         if status is MigrationStatus.COMPLETED:
             return SourceEnd.COMPLETED
         if status in (MigrationStatus.FAILED, MigrationStatus.CANCELLED):
             return SourceEnd.WENT_ON
-        if self.live.stopped is not None and "source" in self._watch.ended_orderly and self._source.is_gone():
+        orderly = self.live.stopped is not None and "source" in self._watch.ended_orderly
+        if orderly and await self._source.is_gone():
             return SourceEnd.ENDED_QUIETLY
         return SourceEnd.UNKNOWN
 
@@ -239,26 +243,26 @@ class Run:
             )
         self._source_kept = trouble is not None or plan.keep_source
         if not self._source_kept:
-            folder = folder_of(self._source)
+            folder = await folder_of(self._source)
             if not await self._source.end():
                 self.live.warn("the source was told to quit, but its end could not be seen")
             elif folder is not None:
-                remove_folder(folder)
+                await self._source.host.remove_launch_folder(folder)
         self.live.tell(events.SourceRetired(time_s=self.live.now_s, kept=self._source_kept))
 
     async def _put_back(self, verdict: Verdict) -> None:
         """Leaves both QEMUs as they were before, as far as they live."""
         stayed = verdict.outcome in (Outcome.FAILED, Outcome.CANCELLED)
-        if not self._source.is_gone() and stayed and self.live.was_stopped:
+        if not await self._source.is_gone() and stayed and self.live.was_stopped:
             await announce(self._source)
         await self._preparation.restore()
         for note in self._preparation.notes:
             self.live.warn(note)
 
-    def _guest_side_is_gone(self, verdict: Verdict) -> bool:
+    async def _guest_side_is_gone(self, verdict: Verdict) -> bool:
         sides = {RunningOn.SOURCE: self._source, RunningOn.DESTINATION: self._destination}
         side = sides.get(verdict.running_on or RunningOn.UNKNOWN)
-        return side is not None and side.is_gone()
+        return side is not None and await side.is_gone()
 
     def _report(self, verdict: Verdict, settlement: Settlement, downtime: Downtime | None) -> Report:
         outcome = verdict.outcome or Outcome.UNKNOWN
@@ -314,8 +318,8 @@ class Run:
             if settlement.continued is not None and settlement.continued.refused:
                 causes.append(f"destination: {settlement.continued.refusal}")
             causes += [f"QEMU says: {text}" for text in settlement.error_texts]
-            if self._launched is not None and self._launched.stderr:
-                causes.append(f"the destination wrote: {self._launched.stderr}")
+            if self._destination_words:
+                causes.append(f"the destination wrote: {self._destination_words}")
             if not any(causes):
                 causes = ["QEMU names no reason: see what the destination printed on stderr"]
         return "; ".join([verdict.reason, *(cause for cause in causes if cause)])

@@ -124,7 +124,7 @@ class Settlement:
 
     async def _read_side(self, side: Side) -> Reading:
         """Asks for the status first: the other way round a switchover in between would read as one that failed."""
-        if side.is_gone():
+        if await side.is_gone():
             return Reading(Absence.GONE)
         try:
             if side.monitor.closed:
@@ -133,7 +133,7 @@ class Settlement:
             observation = await side.monitor.query_migrate(timeout_s=READ_BOUND_S)
             state = await side.monitor.query_status(timeout_s=READ_BOUND_S)
         except LivemigError:
-            return Reading(Absence.GONE if side.is_gone() else Absence.UNREACHABLE)
+            return Reading(Absence.GONE if await side.is_gone() else Absence.UNREACHABLE)
         if observation.error_text and observation.error_text not in self.error_texts:
             self.error_texts.append(observation.error_text)
         return Reading(state, observation.status)

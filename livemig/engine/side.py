@@ -14,9 +14,11 @@ import msgspec
 from livemig.core.errors import CommandError, LivemigError, ReplyError
 from livemig.core.observation import Observation
 from livemig.core.status import RunState
-from livemig.hosts.local import LocalProcess
+from livemig.hosts.host import Host, HostProcess
+from livemig.hosts.local_host import LocalHost
 from livemig.qemu.address import Address
 from livemig.qemu.capabilities import MigrationSettings
+from livemig.qemu.dial import Way
 from livemig.qemu.monitor import Monitor
 
 SideName = Literal["source", "destination"]
@@ -54,37 +56,55 @@ class Side:
         address: Its monitor's address.
         monitor: Its monitor.
         settings: What livemig changed in it, to be put back.
-        process: Its process, or None when it can't be seen from here.
+        host: The machine it runs on.
+        process: Its process, or None when it can't be seen.
         facts: What it said of itself at the start.
     """
 
-    def __init__(self, name: SideName, address: Address, monitor: Monitor, facts: Facts) -> None:
+    def __init__(
+        self,
+        name: SideName,
+        address: Address,
+        monitor: Monitor,
+        facts: Facts,
+        *,
+        host: Host,
+        process: HostProcess | None,
+    ) -> None:
         self.name: SideName = name
         self.address = address
         self.monitor = monitor
         self.facts = facts
         self.settings = MigrationSettings(monitor)
-        local = facts.thread_ids and address.is_loopback  # elsewhere the number would name a stranger here
-        self.process = LocalProcess.of_thread(facts.thread_ids[0], monitor.open_socket) if local else None
+        self.host = host
+        self.process = process
 
     @classmethod
-    async def connect(cls, name: SideName, address: Address) -> Side:
+    async def connect(cls, name: SideName, address: Address, host: Host | None = None) -> Side:
         """Opens the monitor and asks for the facts; changes nothing.
+
+        Args:
+            name: Which side it is.
+            address: Its monitor's address.
+            host: The machine that the address is on, as `livemig.engine.host_pool` gives it; None is this one.
 
         Raises:
             ConnectError: When the monitor can't be reached, is busy, or is no QMP monitor.
             LivemigError: When it does not answer as a QEMU does.
         """
-        monitor = await Monitor.connect(address, name=name)
+        host = LocalHost() if host is None else host
+        monitor = await Monitor.connect(address, name=name, way=_way(host, address))
         try:
-            return cls(name, address, monitor, await _ask_facts(monitor))
+            facts = await _ask_facts(monitor)
+            process = await _process(host, address, monitor, facts)
+            return cls(name, address, monitor, facts, host=host, process=process)
         except BaseException:
             await monitor.close()
             raise
 
-    def is_gone(self) -> bool:
+    async def is_gone(self) -> bool:
         """Whether its process is proven to have ended."""
-        return self.process is not None and not self.process.alive
+        return self.process is not None and await self.process.is_gone()
 
     async def reconnect(self, timeout_s: float) -> None:
         """Opens the monitor again after its connection ended.
@@ -92,7 +112,10 @@ class Side:
         Raises:
             ConnectError: When it can't be reached within the bound.
         """
-        self.monitor = await Monitor.connect(self.address, name=self.name, timeout_s=timeout_s, silence_s=timeout_s)
+        way = _way(self.host, self.address)
+        self.monitor = await Monitor.connect(
+            self.address, name=self.name, timeout_s=timeout_s, silence_s=timeout_s, way=way
+        )
         self.settings = MigrationSettings(self.monitor, self.settings.changes)
 
     async def end(self) -> bool:
@@ -103,16 +126,24 @@ class Side:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.monitor.wait_closed(), QUIT_BOUND_S)
             return False
-        if await self.process.wait_gone(QUIT_BOUND_S):
-            return True
-        self.process.kill()
-        return await self.process.wait_gone(QUIT_BOUND_S)
+        return await self.process.wait_gone(QUIT_BOUND_S) or await self.process.end(QUIT_BOUND_S)
 
     async def close(self) -> None:
         """Closes the monitor; the QEMU goes on as it is."""
         await self.monitor.close()
         if self.process is not None:
             self.process.close()
+
+
+def _way(host: Host, address: Address) -> Way | None:
+    return None if address.path is None else host.way_to(address.path)
+
+
+async def _process(host: Host, address: Address, monitor: Monitor, facts: Facts) -> HostProcess | None:
+    """The number of a thread of a QEMU that runs elsewhere would name a stranger on the host."""
+    if not facts.thread_ids or not address.is_on_its_host:
+        return None
+    return await host.process_of_thread(facts.thread_ids[0], monitor.open_socket, address.path)
 
 
 async def _ask_facts(monitor: Monitor) -> Facts:

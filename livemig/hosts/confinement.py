@@ -59,41 +59,70 @@ def cgroup_limits(
     )
 
 
-def not_taken_over(source: int, launched: int, surroundings_differ: tuple[str, ...]) -> tuple[str, ...]:
-    """Returns what a running process has and the one launched beside it has not, one line each, with what to do.
+class Confinement(msgspec.Struct, frozen=True, kw_only=True):
+    """What confines one process.
+
+    Attributes:
+        cgroup: What its cgroups let it have; None where that was not read.
+        label: What SELinux or AppArmor confine it as; empty where neither does.
+        capabilities: Its effective capabilities, as a mask.
+        pinned: Whether its threads may run on other processors than the process as a whole.
+    """
+
+    cgroup: CgroupLimits | None = None
+    label: str = ""
+    capabilities: int = 0
+    pinned: bool = False
+
+
+def read_confinement(pid: int) -> Confinement:
+    """Looks at a running process; what can't be read confines nothing."""
+    return Confinement(
+        cgroup=cgroup_limits(pid),
+        label=_text(Path(f"/proc/{pid}/attr/current")).rstrip("\0\n"),
+        capabilities=capabilities_in(_text(Path(f"/proc/{pid}/status"))),
+        pinned=_are_pinned(pid),
+    )
+
+
+def not_taken_over(source: Confinement, launched: Confinement, surroundings_differ: tuple[str, ...]) -> tuple[str, ...]:
+    """Returns what a running process has and the one launched from it has not, one line each, with what to do.
 
     Args:
-        source: Pid of the first.
-        launched: Pid of the second.
+        source: The first.
+        launched: The second.
         surroundings_differ: What else of its surroundings it could not take on.
     """
     found = [
         f"the destination could not take over the source's {what}: run livemig as root, or set it there"
         for what in surroundings_differ
     ]
-    here, there = cgroup_limits(source), cgroup_limits(launched)
+    if source.cgroup is not None and launched.cgroup is not None:
+        found += _cgroups_differ(source.cgroup, launched.cgroup)
+    if source.label != launched.label and source.label.partition(" ")[0] not in _UNCONFINED:
+        found.append(
+            f"the source is confined as {source.label}, and the destination runs as {launched.label or 'unconfined'}: "
+            "start the destination yourself where it has to be confined too"
+        )
+    if source.capabilities & ~launched.capabilities:
+        found.append(
+            "the source has capabilities that the destination lacks: start the destination as that was started"
+        )
+    if source.pinned and not launched.pinned:
+        found.append("the source's threads are pinned to processors one by one: pin the destination's too")
+    return tuple(found)
+
+
+def _cgroups_differ(here: CgroupLimits, there: CgroupLimits) -> Iterator[str]:
     for what, mine, other in (
         ("memory", _size(here.memory_bytes), _size(there.memory_bytes)),
         ("processor time", _share(here.cpu_count), _share(there.cpu_count)),
     ):
         if mine != other:
-            found.append(
+            yield (
                 f"for {what} the source's cgroup has {mine}, the destination's {other}: set the same there (systemctl "
                 "set-property)"
             )
-    label, other_label = security_label(source), security_label(launched)
-    if label != other_label and label.partition(" ")[0] not in _UNCONFINED:
-        found.append(
-            f"the source is confined as {label}, and the destination runs as {other_label or 'unconfined'}: start the "
-            "destination yourself where it has to be confined too"
-        )
-    if _capabilities(source) & ~_capabilities(launched):
-        found.append(
-            "the source has capabilities that the destination lacks: start the destination as that was started"
-        )
-    if _are_pinned(source) and not _are_pinned(launched):
-        found.append("the source's threads are pinned to processors one by one: pin the destination's too")
-    return tuple(found)
 
 
 def _size(limit_bytes: int | None) -> str:
@@ -102,11 +131,6 @@ def _size(limit_bytes: int | None) -> str:
 
 def _share(cpu_count: float | None) -> str:
     return "no limit" if cpu_count is None else f"a limit of {cpu_count:g} processors"
-
-
-def security_label(pid: int) -> str:
-    """What SELinux or AppArmor confine a process as; empty where neither does."""
-    return _text(Path(f"/proc/{pid}/attr/current")).rstrip("\0\n")
 
 
 def _memberships(text: str) -> Iterator[tuple[str, str]]:
@@ -140,8 +164,9 @@ def _cpu_count(folder: Path) -> float | None:
     return int(quota) / int(period) if quota.isdigit() and period.isdigit() and int(period) else None
 
 
-def _capabilities(pid: int) -> int:
-    for line in _text(Path(f"/proc/{pid}/status")).splitlines():
+def capabilities_in(status: str) -> int:
+    """Reads the effective capabilities out of a process's status."""
+    for line in status.splitlines():
         if line.startswith("CapEff:"):
             return int(line.split()[1], 16)
     return 0

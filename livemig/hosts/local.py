@@ -20,6 +20,7 @@ class LocalProcess:
 
     Attributes:
         pid: Its process id.
+        start_ticks: When it started, in clock ticks since the boot; 0 for one that has just ended.
     """
 
     def __init__(self, pid: int) -> None:
@@ -30,6 +31,7 @@ class LocalProcess:
         """
         self.pid = pid
         self._descriptor = os.pidfd_open(pid)
+        self.start_ticks = _start_ticks(pid)
 
     @classmethod
     def of_thread(cls, thread_id: int, connection: socket.socket | None = None) -> LocalProcess | None:
@@ -66,6 +68,15 @@ class LocalProcess:
         """The user and group it acts as (its effective ones; a process that dropped its rights hides behind root)."""
         return _field(self.pid, "Uid:", 1), _field(self.pid, "Gid:", 1)
 
+    async def is_gone(self) -> bool:
+        """Whether it is proven to have ended."""
+        return not self.alive
+
+    async def end(self, timeout_s: float) -> bool:
+        """Kills it and waits; returns whether it is gone within the bound."""
+        self.kill()
+        return await self.wait_gone(timeout_s)
+
     def kill(self) -> None:
         """Sends SIGKILL; does nothing when it has ended."""
         try:
@@ -98,6 +109,18 @@ def _ended(descriptor: int) -> bool:
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
     return bool(poll.poll(0))
+
+
+def _start_ticks(pid: int) -> int:
+    try:
+        return start_ticks_in(Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace"))
+    except (OSError, IndexError):
+        return 0
+
+
+def start_ticks_in(stat: str) -> int:
+    """Reads the start time out of a process's ``stat``, whose second field may hold blanks and parentheses."""
+    return int(stat.rpartition(")")[2].split()[19])
 
 
 def _field(thread_id: int, name: str, index: int) -> int:

@@ -10,7 +10,7 @@ import re
 import resource
 import shutil
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import msgspec
@@ -20,6 +20,7 @@ from livemig.hosts.confinement import cgroup_limits
 SYSTEMCTL_BOUND_S = 3.0
 _DELETED = " (deleted)"
 _UNIT = re.compile(r"/([^/]+\.service)(?:/|$)")
+PORT_TABLES = ("tcp", "tcp6", "udp", "udp6")
 _SUPERVISORS = frozenset(
     {"runsv", "supervise", "s6-supervise", "supervisord", "containerd-shim", "conmon", "monit", "docker-init", "tini"}
 )
@@ -129,9 +130,13 @@ def tap_name(pid: int, descriptor: int) -> str | None:
         PermissionError: When the process belongs to somebody else.
     """
     try:
-        text = _text(Path(f"/proc/{pid}/fdinfo/{descriptor}"))
+        return tap_name_in(_text(Path(f"/proc/{pid}/fdinfo/{descriptor}")))
     except FileNotFoundError:
         return None
+
+
+def tap_name_in(text: str) -> str | None:
+    """Reads the interface out of the kernel's account of a descriptor."""
     found = re.search(r"^iff:\s*(\S+)", text, re.MULTILINE)
     return found[1] if found else None
 
@@ -139,13 +144,15 @@ def tap_name(pid: int, descriptor: int) -> str | None:
 def busy_ports(pid: int | None = None) -> frozenset[int]:
     """Returns the TCP ports that are listened on and the UDP ports in use, in a process's network namespace or ours."""
     folder = Path(f"/proc/{pid or 'self'}/net")
+    return ports_in({name: _text_or_empty(folder / name) for name in PORT_TABLES})
+
+
+def ports_in(tables: Mapping[str, str]) -> frozenset[int]:
+    """Reads the ports that are taken out of the kernel's tables, by their names."""
     ports: set[int] = set()
-    for name, states in (("tcp", {"0A"}), ("tcp6", {"0A"}), ("udp", None), ("udp6", None)):
-        try:
-            lines = _text(folder / name).splitlines()[1:]
-        except OSError:
-            continue
-        fields = (line.split() for line in lines)
+    for name, text in tables.items():
+        states = {"0A"} if name.startswith("tcp") else None
+        fields = (line.split() for line in text.splitlines()[1:])
         ports |= {int(each[1].rpartition(":")[2], 16) for each in fields if states is None or each[3] in states}
     return frozenset(ports)
 
@@ -156,12 +163,17 @@ def available_memory_bytes(memory_info: Path = Path("/proc/meminfo")) -> int:
     Args:
         memory_info: The kernel's account of the host's memory.
     """
-    found = re.search(r"^MemAvailable:\s*(\d+) kB", _text(memory_info), re.MULTILINE)
-    available_bytes = int(found[1]) * 1024 if found else 0
+    available_bytes = available_bytes_in(_text(memory_info))
     if systemd_runs():
         return available_bytes  # the new process gets a cgroup of its own
     room_bytes = cgroup_limits("self").memory_room_bytes
     return available_bytes if room_bytes is None else min(available_bytes, room_bytes)
+
+
+def available_bytes_in(memory_info: str) -> int:
+    """Reads the kernel's estimate of the available memory out of its account of it."""
+    found = re.search(r"^MemAvailable:\s*(\d+) kB", memory_info, re.MULTILINE)
+    return int(found[1]) * 1024 if found else 0
 
 
 def supervisor(facts: ProcessFacts) -> str | None:
@@ -170,15 +182,40 @@ def supervisor(facts: ProcessFacts) -> str | None:
     Looks at its command line, its cgroup and its parent; asks systemd for the unit's ``Restart=``.
     """
     cgroup = _text_or_empty(Path(f"/proc/{facts.pid}/cgroup"))
-    if any(path in argument for argument in facts.argv for path in _LIBVIRT_PATHS) or "machine-qemu" in cgroup:
-        return "libvirt runs it: move it with `virsh migrate`, or start it without libvirt"
-    unit = _UNIT.search(cgroup)
-    if unit and (policy := _restart_policy(unit[1])) not in ("", "no"):
-        return f"{unit[1]} starts it again (Restart={policy}): set Restart=no for it first (systemctl edit --runtime)"
+    unit = unit_in(cgroup)
     parent = _parent(facts.pid)
-    name = _text_or_empty(Path(f"/proc/{parent}/comm")).strip()
-    if name in _SUPERVISORS:
-        return f"{name} (pid {parent}) starts it again: tell it to let go of that process first"
+    return who_restarts(
+        facts.argv,
+        cgroup,
+        policy="" if unit is None else _restart_policy(unit),
+        parent=parent,
+        parent_name=_text_or_empty(Path(f"/proc/{parent}/comm")).strip(),
+    )
+
+
+def unit_in(cgroup: str) -> str | None:
+    """Returns the systemd service that a process's cgroups name."""
+    found = _UNIT.search(cgroup)
+    return found[1] if found else None
+
+
+def who_restarts(argv: tuple[str, ...], cgroup: str, *, policy: str, parent: int, parent_name: str) -> str | None:
+    """Decides who would start a process again, from what was read.
+
+    Args:
+        argv: Its command line.
+        cgroup: Its cgroups, as the kernel lists them.
+        policy: ``Restart=`` of its systemd service, empty where it has none.
+        parent: Its parent's pid.
+        parent_name: Its parent's name.
+    """
+    if any(path in argument for argument in argv for path in _LIBVIRT_PATHS) or "machine-qemu" in cgroup:
+        return "libvirt runs it: move it with `virsh migrate`, or start it without libvirt"
+    unit = unit_in(cgroup)
+    if unit is not None and policy not in ("", "no"):
+        return f"{unit} starts it again (Restart={policy}): set Restart=no for it first (systemctl edit --runtime)"
+    if parent_name in _SUPERVISORS:
+        return f"{parent_name} (pid {parent}) starts it again: tell it to let go of that process first"
     return None
 
 
@@ -191,7 +228,7 @@ _OWN = Path("/proc/self")
 
 
 def _surroundings(folder: Path) -> Surroundings:
-    status = dict(_pairs(_text(folder / "status").splitlines()))
+    status = dict(pairs_in(_text(folder / "status").splitlines()))
     pid = int(status["Pid"])
     own_network = _namespace(folder, "net") == _namespace(_OWN, "net")
     return Surroundings(
@@ -199,8 +236,8 @@ def _surroundings(folder: Path) -> Surroundings:
         group=int(status["Gid"].split()[1]),
         groups=tuple(int(group) for group in status["Groups"].split()),
         umask=int(status.get("Umask", "0022"), 8),
-        limits=_limits(_text(folder / "limits")),
-        environment=dict(_environment(_text(folder / "environ"))),
+        limits=limits_in(_text(folder / "limits")),
+        environment=dict(environment_in(_text(folder / "environ"))),
         cwd=_working_folder(folder),
         network_namespace=None if own_network else f"{folder}/ns/net",
         cpus=tuple(sorted(os.sched_getaffinity(pid))),
@@ -210,20 +247,23 @@ def _surroundings(folder: Path) -> Surroundings:
     )
 
 
-def _pairs(lines: Iterable[str]) -> Iterable[tuple[str, str]]:
+def pairs_in(lines: Iterable[str]) -> Iterable[tuple[str, str]]:
+    """Reads lines of a key, a colon and a value."""
     for line in lines:
         key, _, value = line.partition(":")
         yield key, value.strip()
 
 
-def _environment(text: str) -> Iterable[tuple[str, str]]:
+def environment_in(text: str) -> Iterable[tuple[str, str]]:
+    """Reads the variables of an environment, each ended by a NUL."""
     for entry in text.split("\0"):
         key, equals, value = entry.partition("=")
         if equals and key:
             yield key, value
 
 
-def _limits(text: str) -> dict[int, tuple[int, int]]:
+def limits_in(text: str) -> dict[int, tuple[int, int]]:
+    """Reads the kernel's account of a process's limits."""
     found = {}
     for line in text.splitlines():
         for name, number in _LIMITS.items():
@@ -269,7 +309,7 @@ def _restart_policy(unit: str) -> str:
 
 
 def _parent(pid: int) -> int:
-    status = dict(_pairs(_text_or_empty(Path(f"/proc/{pid}/status")).splitlines()))
+    status = dict(pairs_in(_text_or_empty(Path(f"/proc/{pid}/status")).splitlines()))
     return int(status.get("PPid", "0"))
 
 

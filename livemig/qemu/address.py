@@ -1,38 +1,66 @@
-"""Where a QMP monitor is: ``PATH``, ``unix:PATH`` or ``tcp:HOST:PORT``. Reads text; opens nothing."""
+"""Where a QMP monitor is: ``PATH``, ``unix:PATH``, ``tcp:HOST:PORT`` or ``ssh://[USER@]HOST[:PORT]/PATH``.
+
+Reads text; opens nothing.
+"""
 
 import ipaddress
 import re
+from urllib.parse import quote, unquote
 
 import msgspec
 
 from livemig.core.errors import AddressError
 
-_FORMS = "PATH, unix:PATH or tcp:HOST:PORT"
+_FORMS = "PATH, unix:PATH, tcp:HOST:PORT or ssh://[USER@]HOST[:PORT]/PATH"
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _PATH_LIMIT_BYTES = 107
 """Linux's bound on the path of a UNIX socket."""
 
 
+class Login(msgspec.Struct, frozen=True, kw_only=True):
+    """How a host is reached by SSH; what is left out is decided by the user's own SSH configuration.
+
+    Attributes:
+        host: Its name in the user's SSH configuration, or a host name or IP address without brackets.
+        user: The user there, or None.
+        port: The port of its SSH, or None.
+    """
+
+    host: str
+    user: str | None = None
+    port: int | None = None
+
+    def __str__(self) -> str:
+        user = "" if self.user is None else f"{quote(self.user, safe='')}@"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        port = "" if self.port is None else f":{self.port}"
+        return f"ssh://{user}{host}{port}"
+
+
 class Address(msgspec.Struct, frozen=True, kw_only=True):
-    """A monitor's address: either `path`, or `host` and `port`.
+    """A monitor's address: either `path`, perhaps with `login`, or `host` and `port`.
 
     Attributes:
         path: Path of a UNIX socket, or None.
         host: Host name or IP address without brackets, or None.
         port: TCP port, or None.
+        login: How the host is reached that `path` is on; None is this one.
     """
 
     path: str | None = None
     host: str | None = None
     port: int | None = None
+    login: Login | None = None
 
     @classmethod
     def parse(cls, text: str) -> "Address":
-        """Reads one of the forms ``PATH``, ``unix:PATH``, ``tcp:HOST:PORT`` (an IPv6 host in brackets).
+        """Reads one of the forms; an IPv6 host stands in brackets.
 
         Raises:
             AddressError: When it is none of these; the message says what would do.
         """
+        if text.startswith("ssh://"):
+            return _parse_ssh(text)
         scheme = _SCHEME.match(text)
         if scheme is not None:
             raise AddressError(f"{text!r} has an unknown form ({scheme[0]}): write {_FORMS}", address=text)
@@ -45,8 +73,8 @@ class Address(msgspec.Struct, frozen=True, kw_only=True):
         return _parse_path(path, text)
 
     @property
-    def is_loopback(self) -> bool:
-        """Whether nothing said to this monitor leaves the machine."""
+    def is_on_its_host(self) -> bool:
+        """Whether that QEMU runs on the host that livemig acts on for it: a ``tcp:`` address may lead elsewhere."""
         if self.path is not None or self.host == "localhost":
             return True
         try:
@@ -55,6 +83,8 @@ class Address(msgspec.Struct, frozen=True, kw_only=True):
             return False
 
     def __str__(self) -> str:
+        if self.path is not None and self.login is not None:
+            return f"{self.login}{quote(self.path, errors='surrogateescape')}"
         if self.path is not None:
             return self.path if not self.path.startswith(("tcp:", "unix:")) else f"unix:{self.path}"
         host = f"[{self.host}]" if ":" in (self.host or "") else self.host
@@ -74,6 +104,27 @@ def _parse_path(path: str, text: str) -> Address:
             address=text,
         )
     return Address(path=path)
+
+
+def _parse_ssh(text: str) -> Address:
+    authority, slash, path = text.removeprefix("ssh://").partition("/")
+    user, at, place = authority.rpartition("@")
+    if not slash or not path:
+        raise AddressError(
+            f"{text!r} names no socket: write ssh://[USER@]HOST[:PORT]/PATH, an absolute path", address=text
+        )
+    if path.startswith(("./", "../", "~")):
+        raise AddressError(
+            f"{text!r}: the path of an ssh:// address is absolute, as in ssh://HOST/run/vm.qmp", address=text
+        )
+    found = re.fullmatch(r"(\[[^\]]+\]|[^\[\]:\s]+)(?::(\d{1,5}))?", place)
+    if found is None or found[1].startswith("-") or (at and not user) or ":" in user or user.startswith("-"):
+        raise AddressError(f"{text!r} has no proper host: write ssh://[USER@]HOST[:PORT]/PATH", address=text)
+    port = None if found[2] is None else int(found[2])
+    if port is not None and not 1 <= port <= 65535:
+        raise AddressError(f"{text!r}: a port is from 1 to 65535", address=text)
+    login = Login(host=found[1].strip("[]"), user=unquote(user) or None, port=port)
+    return msgspec.structs.replace(_parse_path(f"/{unquote(path, errors='surrogateescape')}", text), login=login)
 
 
 def _parse_tcp(text: str) -> Address:

@@ -7,12 +7,29 @@ import os
 import socket
 import stat
 import time
+from typing import Protocol
 
 from qemu.qmp import ConnectError as ProtocolConnectError
 
 from livemig.core.errors import ConnectError
 from livemig.qemu.address import Address
 from livemig.qemu.connection import Connection
+
+
+class Way(Protocol):
+    """What opens connections to a socket that is no path of this machine."""
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether the way of the last one broke, so that its end is not what QEMU said last."""
+
+    async def open(self) -> socket.socket:
+        """Connects.
+
+        Raises:
+            OSError: As `socket.connect` does.
+        """
+
 
 RETRY_S = 0.02
 """Pause between two attempts while nobody listens yet."""
@@ -22,7 +39,13 @@ _SECOND_MONITOR = "give QEMU a second one (-qmp unix:PATH,server=on,wait=off), o
 
 
 async def dial(
-    address: Address, connection: Connection, *, timeout_s: float, silence_s: float, starting: bool
+    address: Address,
+    connection: Connection,
+    *,
+    timeout_s: float,
+    silence_s: float,
+    starting: bool,
+    way: Way | None = None,
 ) -> socket.socket:
     """Connects and negotiates; gives a duplicate of the connection's socket, for the caller to close.
 
@@ -32,12 +55,13 @@ async def dial(
         timeout_s: Bound on the whole in seconds, within which a refused connection is tried again.
         silence_s: How long a connected monitor may stay silent before it counts as held by another client.
         starting: Whether QEMU was only just started, so that its socket may not be there yet.
+        way: What opens the connection; None where the address says all.
 
     Raises:
         ConnectError: When it can't be done, with the reason and a remedy.
     """
     deadline_s = time.monotonic() + timeout_s
-    opened = await _open_socket(address, deadline_s, starting=starting)
+    opened = await _open_socket(address, way, deadline_s, starting=starting)
     duplicate = opened.dup()
     try:
         await _negotiate(address, opened, connection, deadline_s=deadline_s, silence_s=silence_s)
@@ -48,11 +72,11 @@ async def dial(
     return duplicate
 
 
-async def _open_socket(address: Address, deadline_s: float, *, starting: bool) -> socket.socket:
+async def _open_socket(address: Address, way: Way | None, deadline_s: float, *, starting: bool) -> socket.socket:
     while True:
         try:
             async with asyncio.timeout(max(0.0, deadline_s - time.monotonic())):
-                return await _open(address)
+                return await (_open(address) if way is None else way.open())
         except TimeoutError:
             raise _error(address, "no connection within the bound: is the host reachable?") from None
         except OSError as error:

@@ -18,7 +18,7 @@ from livemig.core.status import RunState
 from livemig.qemu.address import Address
 from livemig.qemu.clock import ClockOffset
 from livemig.qemu.connection import Connection
-from livemig.qemu.dial import dial
+from livemig.qemu.dial import Way, dial
 from livemig.qemu.event_stream import ConnectionEnd, EndKind, EventStream, MonitorEvent
 from livemig.qemu.migration_reply import to_observation
 
@@ -69,6 +69,7 @@ class Monitor:
         self._end: ConnectionEnd | None = None
         self._connection = Connection(name, on_event=self._dispatch, on_answer=self._answered.set)
         self._socket: socket.socket
+        self._way: Way | None = None
         self._watcher: asyncio.Task[ConnectionEnd]
 
     @classmethod
@@ -80,6 +81,7 @@ class Monitor:
         timeout_s: float = 5.0,
         silence_s: float = 1.0,
         starting: bool = False,
+        way: Way | None = None,
     ) -> "Monitor":
         """Connects, with out-of-band commands where that QEMU offers them.
 
@@ -95,6 +97,7 @@ class Monitor:
             starting: Whether QEMU was only just started: then the socket may not be there yet, and a QEMU
                 that still preallocates memory is as silent as a busy one, so both are waited for within
                 `timeout_s`.
+            way: What opens the connection, where QEMU is on another machine; None where the address says all.
 
         Raises:
             AddressError: When the address can't be read.
@@ -102,12 +105,14 @@ class Monitor:
         """
         parsed = Address.parse(address) if isinstance(address, str) else address
         monitor = cls(name, parsed)
+        monitor._way = way
         monitor._socket = await dial(
             parsed,
             monitor._connection,
             timeout_s=timeout_s,
             silence_s=timeout_s if starting else silence_s,
             starting=starting,
+            way=way,
         )
         monitor._watcher = asyncio.create_task(monitor._watch(), name=f"QMP monitor {name}")
         logger.debug("%s: connected to %s", name, parsed)
@@ -317,9 +322,12 @@ class Monitor:
             kind, reason = EndKind.CLOSED, "livemig closed the connection"
         except EOFError:
             kind, reason = EndKind.END_OF_FILE, "QEMU closed the connection"
+            if self._way is not None and self._way.is_broken:
+                kind, reason = EndKind.BROKEN, "the way to its host broke"
         except OSError as error:
             kind, reason = EndKind.BROKEN, f"the connection broke: {error.strerror or error}"
-            if self._connection.read_rest(self._socket):
+            broken = self._way is not None and self._way.is_broken
+            if self._connection.read_rest(self._socket) and not broken:
                 kind, reason = EndKind.END_OF_FILE, "QEMU closed the connection"
         except QMPError as error:
             kind, reason = EndKind.BROKEN, f"what came is not QMP: {str(error).splitlines()[0]}"

@@ -18,6 +18,7 @@ from livemig.engine.launch import Launched, launch
 from livemig.engine.launch_plan import LaunchOptions, LaunchPlan, plan_launch
 from livemig.engine.side import Side
 from livemig.hosts.local import LocalProcess
+from livemig.hosts.local_host import LocalHost
 from livemig.qemu.address import Address
 from livemig.qemu.monitor import Monitor
 from tests.launch.leftovers import end_stale, own_folder
@@ -71,7 +72,9 @@ class Bench:
 
     async def plan(self, source: Side, qmp: str = "b.qmp", **options: Any) -> LaunchPlan:
         """Plans the launch of its destination."""
-        return await plan_launch(source, str(self.folder / qmp), LaunchOptions.parse(**options))
+        return await plan_launch(
+            source, LocalHost(), Address(path=str(self.folder / qmp)), LaunchOptions.parse(**options)
+        )
 
     async def launch(self, source: Side, qmp: str = "b.qmp", **options: Any) -> Launched:
         """Launches its destination."""
@@ -126,7 +129,7 @@ async def run_state(path: Path) -> RunState:
 
 async def assert_waits(launched: Launched) -> None:
     """It waits for a guest, and says so at both of its monitors."""
-    assert launched.process.alive
+    assert not await launched.process.is_gone()
     assert await run_state(launched.plan.qmp_path) is RunState.INMIGRATE
     assert await run_state(launched.plan.spare_path) is RunState.INMIGRATE
 

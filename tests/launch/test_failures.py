@@ -18,7 +18,9 @@ import livemig
 from livemig.core.errors import CommandError, CommandLineError, ConnectError, LaunchError, PlanError, RefusedError
 from livemig.engine import connect
 from livemig.engine.launch import launch
-from livemig.engine.launch_plan import LaunchOptions, plan_launch, remove_folder
+from livemig.engine.launch_plan import LaunchOptions
+from livemig.hosts.local_host import LocalHost
+from livemig.hosts.places import remove_folder
 from livemig.lab.machine import Machine, MachineSettings
 from livemig.qemu.address import Address
 from tests.launch.conftest import Bench, assert_waits, need_root
@@ -143,11 +145,12 @@ async def test_a_guest_larger_than_what_is_left_is_refused(bench: Bench, monkeyp
     """Up front: nothing was launched."""
     source = await bench.source(*BARE)
     destination = Address(path=str(bench.folder / "b.qmp"))
-    monkeypatch.setattr(connect, "available_memory_bytes", lambda: 64 * MiB - 1)
+    monkeypatch.setattr("livemig.hosts.process.available_memory_bytes", lambda: 64 * MiB - 1)
     with pytest.raises(RefusedError, match=r"64\.0 MiB of memory"):
-        await connect.launch_plan(source, destination, LaunchOptions())
-    monkeypatch.setattr(connect, "available_memory_bytes", lambda: 64 * MiB)
-    assert (await connect.launch_plan(source, destination, LaunchOptions())).qmp_path == bench.folder / "b.qmp"
+        await connect.launch_plan(source, destination, LocalHost(), LaunchOptions())
+    monkeypatch.setattr("livemig.hosts.process.available_memory_bytes", lambda: 64 * MiB)
+    planned = await connect.launch_plan(source, destination, LocalHost(), LaunchOptions())
+    assert planned.qmp_path == bench.folder / "b.qmp"
 
 
 async def test_what_a_side_refuses_names_the_side(bench: Bench) -> None:
@@ -198,8 +201,7 @@ async def test_a_folder_in_use_is_named_and_a_dead_ones_is_replaced(bench: Bench
     launched = await bench.launch(source)
     with pytest.raises(RefusedError, match="somebody listens"):
         await bench.plan(source)
-    launched.process.kill()
-    assert await launched.process.wait_gone(5)
+    assert await launched.process.end(5)
     assert launched.plan.qmp_path.exists()
     again = await bench.launch(source)
     await assert_waits(again)
@@ -250,7 +252,7 @@ async def test_a_process_of_somebody_else_is_refused(bench: Bench) -> None:
     os.seteuid(65534)
     try:
         with pytest.raises(RefusedError, match="as root"):
-            await plan_launch(source, str(bench.folder / "b.qmp"), LaunchOptions())
+            await bench.plan(source)
     finally:
         os.seteuid(0)
 
@@ -284,7 +286,7 @@ async def test_the_guest_moves_on_and_on(bench: Bench) -> None:
                 remove_folder(folder)
             qmp, folder = plan.qmp_path, plan.folder
             lengths.add(len(plan.redacted_argv))
-            assert launched.process.alive
+            assert not await launched.process.is_gone()
         assert len(lengths) == 1
         left = {path.name for path in bench.folder.iterdir()} - {path.name for path in bench.folder.glob("guest*")}
         assert left == {f"{MOVE_COUNT - 1}.qmp", f"{MOVE_COUNT - 1}.qmp.livemig"}

@@ -17,10 +17,11 @@ import pytest
 import livemig
 from livemig.core.errors import RefusedError
 from livemig.core.status import RunState
-from livemig.engine.launch_plan import LaunchOptions, folder_of, listened_at, supervisor_of
+from livemig.engine.launch_plan import LaunchOptions, folder_of, supervisor_of
 from livemig.engine.side import Side
 from livemig.hosts import process as process_module
 from livemig.hosts.local import LocalProcess
+from livemig.hosts.places import listened_at
 from livemig.hosts.process import (
     available_memory_bytes,
     busy_ports,
@@ -186,9 +187,9 @@ async def test_a_source_in_another_pid_namespace_is_not_taken_for_another_qemu(b
         await bench.plan(source)
     for words in (str(bench.folder / "a.qmp"), str(bench.folder / "b.qmp"), "container", "--dst-command"):
         assert words in str(refused.value)
-    assert supervisor_of(source) is None
+    assert await supervisor_of(source) is None
     assert not await source.end()  # told to quit; that it is gone can't be proven
-    assert other.process.alive
+    assert not await other.process.is_gone()
     assert await other.monitor.query_status() is RunState.PRELAUNCH
 
 
@@ -236,7 +237,7 @@ async def test_it_outlives_livemig(bench: Bench) -> None:
         "from livemig.qemu.address import Address\n"
         "async def main():\n"
         "    side = await Side.connect('source', Address(path=sys.argv[1]))\n"
-        "    launched = await launch(await plan_launch(side, sys.argv[2], LaunchOptions()))\n"
+        "    launched = await launch(await plan_launch(side, side.host, Address(path=sys.argv[2]), LaunchOptions()))\n"
         "    await side.close()\n"
         "    print(launched.process.pid)\n"
         "asyncio.run(main())\n"
@@ -249,9 +250,9 @@ async def test_it_outlives_livemig(bench: Bench) -> None:
     await asyncio.sleep(0.1)
     assert launched.alive
     waiting = await bench.connect("b.qmp")
-    folder = folder_of(waiting)
+    folder = await folder_of(waiting)
     assert folder == Path(f"{bench.folder}/b.qmp.livemig")
-    assert supervisor_of(waiting) is None
+    assert await supervisor_of(waiting) is None
 
 
 def test_a_supervisor_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -190,4 +190,4 @@ def test_addresses_that_can_not_be_read(text: str) -> None:
 def test_addresses(text: str, address: Address, loopback: bool) -> None:
     assert Address.parse(text) == address
     assert Address.parse(str(address)) == address
-    assert address.is_loopback is loopback
+    assert address.is_on_its_host is loopback

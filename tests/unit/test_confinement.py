@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from livemig.hosts import confinement
-from livemig.hosts.confinement import CgroupLimits, cgroup_limits, not_taken_over
+from livemig.hosts.confinement import CgroupLimits, Confinement, cgroup_limits, not_taken_over, read_confinement
 from livemig.hosts.process import available_memory_bytes, read_process
 
 GiB = 2**30
@@ -80,27 +80,24 @@ def test_what_can_not_be_read_limits_nothing(tmp_path: Path, membership: str) ->
 
 
 def test_two_alike_differ_in_nothing(sleeper: int) -> None:
-    assert not_taken_over(os.getpid(), sleeper, ()) == ()
+    assert not_taken_over(read_confinement(os.getpid()), read_confinement(sleeper), ()) == ()
 
 
-def test_each_difference_is_one_line(sleeper: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_difference_is_one_line() -> None:
     """With what to do about it."""
-    own = os.getpid()
-    limits = {own: CgroupLimits(memory_bytes=GiB, cpu_count=1.5), sleeper: CgroupLimits(cpu_count=1.5)}
-    labels = {own: "libvirt-1 (enforce)", sleeper: "unconfined"}
-    monkeypatch.setattr(confinement, "cgroup_limits", limits.__getitem__)
-    monkeypatch.setattr(confinement, "security_label", labels.__getitem__)
-    monkeypatch.setattr(confinement, "_capabilities", {own: 3, sleeper: 2}.__getitem__)
-    monkeypatch.setattr(confinement, "_are_pinned", {own: True, sleeper: False}.__getitem__)
+    mine = Confinement(
+        cgroup=CgroupLimits(memory_bytes=GiB, cpu_count=1.5), label="libvirt-1 (enforce)", capabilities=3, pinned=True
+    )
+    other = Confinement(cgroup=CgroupLimits(cpu_count=1.5), label="unconfined", capabilities=2)
     memory, label, capabilities, pinned = (
-        line for line in not_taken_over(own, sleeper, ("nice value",)) if "nice value" not in line
+        line for line in not_taken_over(mine, other, ("nice value",)) if "nice value" not in line
     )
     assert "for memory the source's cgroup has a limit of 1.0 GiB, the destination's no limit" in memory
     assert "libvirt-1 (enforce)" in label
     assert "capabilities" in capabilities
     assert "pinned" in pinned
-    assert "nice value" in not_taken_over(own, sleeper, ("nice value",))[0]
-    assert len(not_taken_over(sleeper, own, ())) == 1  # the destination's limit alone
+    assert "nice value" in not_taken_over(mine, other, ("nice value",))[0]
+    assert len(not_taken_over(other, mine, ())) == 1  # the destination's limit alone
 
 
 def test_threads_pinned_one_by_one_are_seen(sleeper: int) -> None:

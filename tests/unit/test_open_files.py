@@ -10,9 +10,15 @@ from pathlib import Path
 import pytest
 
 from livemig.hosts import open_files
-from livemig.hosts.open_files import is_same_file
+from livemig.hosts.open_files import image_keys
 
 Opened = Callable[..., int]
+
+
+def is_same_file(pid: int, path: str, other_pid: int, other_path: str) -> bool | None:
+    """What the engine asks, of two processes of this machine."""
+    mine, other = image_keys(pid, [path]), image_keys(other_pid, [other_path])
+    return open_files.is_same_file(mine[path], other[other_path])
 
 
 @pytest.fixture

@@ -1,10 +1,8 @@
-"""Looks whether what a launch needs is there, and what it makes can be made where it is to be; touches nothing.
-
-But for `remove_folder`, which takes away what an earlier launch made.
-"""
+"""Where a launched QEMU's files go on this machine: whether they can be made there, and making and removing them."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import socket
@@ -15,6 +13,8 @@ from livemig.hosts.process import Surroundings
 
 MARKER = ".livemig"
 """A file by which a folder that livemig made is known."""
+STDERR_NAME = "stderr"
+"""A file in that folder, for what QEMU writes."""
 
 
 def is_missing(path: str) -> bool:
@@ -60,7 +60,8 @@ def why_no_folder(folder: Path, owner: Surroundings) -> list[str]:
     if not parent.is_dir():
         return []  # said of the socket already
     reasons = []
-    if owner.user != 0 and not _may_write(parent, owner):
+    found = parent.stat()
+    if owner.user != 0 and not may_write(found.st_uid, found.st_gid, found.st_mode, owner):
         reasons.append(f"user {owner.user}, who runs QEMU, can't write to {parent}: choose another --dst-qmp")
     if folder.exists():
         listened = [path for path in folder.glob("*") if path.is_socket() and listened_at(path)]
@@ -71,16 +72,43 @@ def why_no_folder(folder: Path, owner: Surroundings) -> list[str]:
     return reasons
 
 
-def _may_write(folder: Path, owner: Surroundings) -> bool:
-    found = folder.stat()
-    if found.st_uid == owner.user:
-        return bool(found.st_mode & stat.S_IWUSR)
-    if found.st_gid == owner.group or found.st_gid in owner.groups:
-        return bool(found.st_mode & stat.S_IWGRP)
-    return bool(found.st_mode & stat.S_IWOTH)
+def may_write(user: int, group: int, mode: int, owner: Surroundings) -> bool:
+    """Whether a process may write to a folder of this user, group and mode."""
+    if user == owner.user:
+        return bool(mode & stat.S_IWUSR)
+    if group == owner.group or group in owner.groups:
+        return bool(mode & stat.S_IWGRP)
+    return bool(mode & stat.S_IWOTH)
 
 
 def remove_folder(folder: Path) -> None:
     """Removes the folder of a QEMU that livemig launched and that has ended; leaves any other folder alone."""
     if (folder / MARKER).exists():
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def make_folder(folder: Path, owner: tuple[int, int]) -> None:
+    """Makes the folder of a QEMU to be launched, and the file for what it writes, of its user alone.
+
+    Raises:
+        OSError: When it can't be; nothing is left then.
+    """
+    try:
+        remove_folder(folder)
+        folder.mkdir(mode=0o700)
+        (folder / MARKER).touch()
+        written = folder / STDERR_NAME
+        written.touch(mode=0o600)
+        if owner[0] != os.geteuid():
+            for path in (folder, written):
+                os.chown(path, *owner)
+    except OSError:
+        remove_folder(folder)
+        raise
+
+
+def remove_dead_socket(path: Path) -> None:
+    """Removes a socket that nobody listens at any more."""
+    with contextlib.suppress(OSError):
+        if path.is_socket() and not listened_at(path):
+            path.unlink()

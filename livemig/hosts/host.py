@@ -26,21 +26,25 @@ class HostIdentity(msgspec.Struct, frozen=True, kw_only=True):
         boot_id: The kernel's, new at each boot.
         process_namespace: The namespace that pids are of.
         network_namespace: The namespace that ports are of.
-        root: Device and inode of the root folder.
+        mount_namespace: The namespace that paths are of.
     """
 
     boot_id: str
     process_namespace: str
     network_namespace: str
-    root: str
+    mount_namespace: str
 
     def is_same_host(self, other: HostIdentity) -> bool:
         """Whether what is bound to an address, or made as a file, on one is there on the other too."""
         return self.shares_files(other) and self.network_namespace == other.network_namespace
 
     def shares_files(self, other: HostIdentity) -> bool:
-        """Whether both see one file system: two network namespaces of one machine do."""
-        return (self.boot_id, self.root) == (other.boot_id, other.root)
+        """Whether a path means the same file on both."""
+        return (self.boot_id, self.mount_namespace) == (other.boot_id, other.mount_namespace)
+
+    def shares_kernel(self, other: HostIdentity) -> bool:
+        """Whether devices and inodes have the same numbers on both: two namespaces of one machine."""
+        return self.boot_id == other.boot_id
 
     def shares_processes(self, other: HostIdentity) -> bool:
         """Whether a pid means the same process on both."""

@@ -28,12 +28,11 @@ class LocalHost:
     @property
     def identity(self) -> HostIdentity:
         """By what it is known."""
-        root = os.stat("/")  # noqa: PTH116
         return HostIdentity(
             boot_id=_text("/proc/sys/kernel/random/boot_id").strip(),
             process_namespace=_link("/proc/self/ns/pid"),
             network_namespace=_link("/proc/self/ns/net"),
-            root=f"{root.st_dev}:{root.st_ino}",
+            mount_namespace=_link("/proc/self/ns/mnt"),
         )
 
     @property

@@ -34,7 +34,7 @@ _IDENTITY = {
     "boot": "cat /proc/sys/kernel/random/boot_id",
     "pid": "readlink /proc/self/ns/pid",
     "net": "readlink /proc/self/ns/net",
-    "root": "stat -c %d:%i /",
+    "mnt": "readlink /proc/self/ns/mnt",
     "user": "id -u",
 }
 
@@ -69,7 +69,7 @@ class RemoteHost:
         try:
             found = await link.run_parts(_IDENTITY)
             if any(answer.status != 0 for answer in found.values()):
-                raise ConnectError(f"{name}: that is no Linux with /proc, readlink, stat and id", address=name)
+                raise ConnectError(f"{name}: that is no Linux with /proc, readlink and id", address=name)
         except HostError as error:
             await link.close()
             raise ConnectError(str(error), address=name) from error
@@ -80,7 +80,7 @@ class RemoteHost:
             boot_id=found["boot"].text,
             process_namespace=found["pid"].text,
             network_namespace=found["net"].text,
-            root=found["root"].text,
+            mount_namespace=found["mnt"].text,
         )
         return cls(link, identity, int(found["user"].text))
 

@@ -113,9 +113,9 @@ class Shell:
         while True:
             found = end.search(self._buffer)
             if found is not None:
-                output = bytes(self._buffer[: found.start()])
-                del self._buffer[: found.end()]
-                return Answer(status=int(found[1]), output=output)
+                answer = Answer(status=int(found[1]), output=bytes(self._buffer[: found.start()]))
+                self._buffer = self._buffer[found.end() :]
+                return answer
             chunk = await self._process.stdout.read(_READ_BYTES)
             if not chunk:
                 raise HostError(f"{self._host}: the connection to it is lost", host=self._host)

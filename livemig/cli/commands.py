@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _ADDRESSES = "Where"
 _LIMITS = "Limits"
 _LAUNCH = "A destination that livemig launches"
+_HOSTS = "Between hosts"
 _AFTERWARDS = "Afterwards"
 _OUTPUT = "Output"
 _GUEST = "The guest"
@@ -132,6 +133,31 @@ def _launch(command: Any) -> Any:
     return command
 
 
+def _between_hosts(command: Any) -> Any:
+    """The options of the way that memory takes."""
+    options = [
+        _option(
+            "--security",
+            heading=_HOSTS,
+            type=click.Choice(["auto", "tls", "ssh", "none"]),
+            default="auto",
+            show_default=True,
+            help="What protects the guest's memory between hosts: QEMU's TLS with a key made for this migration, a "
+            "tunnel through livemig's SSH, or nothing. auto is tls, or ssh where that can't be.",
+        ),
+        _option(
+            "--migrate-address",
+            heading=_HOSTS,
+            metavar="ADDRESS",
+            help="Where the destination listens for the guest: an address of its host. Without it, the one by which "
+            "its SSH is reached.",
+        ),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
 def _output(command: Any) -> Any:
     """The options of what is shown and kept, shared by the verbs that migrate."""
     command = config_option(command)
@@ -165,6 +191,7 @@ def _json(command: Any) -> Any:
 )
 @_limits
 @_sample("0s")
+@_between_hosts
 @_launch
 @_option(
     "--print-destination-command",
@@ -216,6 +243,7 @@ def run(
 )
 @_limits
 @_sample("15s")
+@_between_hosts
 @_launch
 @_option("--keep-source", heading=_AFTERWARDS, is_flag=True, help="Plan to leave the source paused, not to quit it.")
 @config_option
@@ -329,8 +357,10 @@ def _plan(
     probation: float,
     keep_source: bool,
     sample: float = 0.0,
+    security: str = "auto",
+    migrate_address: str | None = None,
 ) -> Plan:
-    from livemig.core.plan import AtDeadline, Plan
+    from livemig.core.plan import AtDeadline, Plan, Security
 
     try:
         return Plan(
@@ -341,6 +371,8 @@ def _plan(
             probation_s=probation,
             keep_source=keep_source,
             sample_s=sample,
+            security=Security(security),
+            migrate_address=migrate_address,
         )
     except PlanError as error:
         raise click.UsageError(str(error), ctx=click.get_current_context()) from error

@@ -27,6 +27,19 @@ class AtDeadline(StrEnum):
     """Lift the limits, so that QEMU stops the guest and sends the rest: the one consented excess."""
 
 
+class Security(StrEnum):
+    """What protects a guest's memory on its way between hosts. On one host it takes a private UNIX socket anyway."""
+
+    AUTO = "auto"
+    """TLS, or SSH where a QEMU has no TLS or the two can't reach each other."""
+    TLS = "tls"
+    """QEMU's own TLS with a key made for the migration."""
+    SSH = "ssh"
+    """A tunnel through livemig's SSH connections."""
+    NONE = "none"
+    """Nothing: whoever is on the way may read and change it."""
+
+
 class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What the user asked of one migration.
 
@@ -43,6 +56,9 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             and a guest whose controller dies just then stands still until somebody comes.
         sample_s: How long the running guest is sampled for the forecast before ``migrate``, in seconds; 0 is not at
             all.
+        security: What protects the guest's memory between hosts.
+        migrate_address: The address at which the destination listens for it; None takes the one by which its SSH is
+            reached.
         fixed_downtime_s: The part of the downtime that does not depend on what is left to send, in seconds, as an
             earlier report measured it for this pair of QEMUs; None takes the policy's prior.
 
@@ -58,6 +74,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     keep_source: bool = False
     pause_before_switchover: bool = False
     sample_s: float = 0.0
+    security: Security = Security.AUTO
+    migrate_address: str | None = None
     fixed_downtime_s: float | None = None
 
     def __post_init__(self) -> None:
@@ -84,6 +102,9 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             raise PlanError(f"probation {format_duration(self.probation_s)} is out of range: give 0s to 1h")
         if not 0 <= self.sample_s <= 600:
             raise PlanError(f"sampling for {format_duration(self.sample_s)} is out of range: give 0s to 10min")
+        address = self.migrate_address
+        if address is not None and (not address or any(each.isspace() or each in "[]/,%" for each in address)):
+            raise PlanError(f"migrate address {address!r}: give an address of the destination's host, without brackets")
         if self.fixed_downtime_s is not None and not 0 <= self.fixed_downtime_s < DOWNTIME_LIMIT_MOST_S:
             raise PlanError("the fixed part of the downtime must be 0 or more, in seconds")
 

@@ -107,7 +107,7 @@ def measured_downtime(
     total_s, uncertainty_s = by_arrival_s, by_arrival_s
     if not isfinite(resume.timestamp_s - stopped.timestamp_s):
         pass  # a QEMU that can't tell the time
-    elif source.process is not None and destination.process is not None:
+    elif _one_clock(source, destination):
         total_s, uncertainty_s = resume.timestamp_s - stopped.timestamp_s, 0.0
     else:
         clocks = (source.monitor.clock, destination.monitor.clock)
@@ -129,6 +129,12 @@ def measured_downtime(
         controller_s=controller_s,
         resume_s=total_s - transfer_s - controller_s,
     )
+
+
+def _one_clock(source: Side, destination: Side) -> bool:
+    """Whether both QEMUs read the clock of one kernel."""
+    seen = source.process is not None and destination.process is not None
+    return seen and source.host.identity.shares_kernel(destination.host.identity)
 
 
 async def final_figures(monitor: Monitor) -> Observation | None:

@@ -25,6 +25,7 @@ from livemig.core.status import RunState
 from livemig.engine.history import History, guest_key, hosts_key, state_folder
 from livemig.engine.sampling import Sampling, sample_guest
 from livemig.engine.side import Side
+from livemig.hosts.host import Host
 from livemig.hosts.page_map import SEGMENT_COUNT
 
 SWITCHOVER_LEAST_BYTES = 2 * 2**20
@@ -58,8 +59,9 @@ class Foresight:
         source, there = self._source, self._destination or self._source
         uuid = await self._ask("query-uuid", "UUID")
         self._guest = guest_key(uuid, source.facts.guest_name, source.facts.memory_bytes)
-        host = _host_name()
-        self._hosts = hosts_key(host, source.facts.version, host, there.facts.version)
+        self._hosts = hosts_key(
+            _host_name(source.host), source.facts.version, _host_name(there.host), there.facts.version
+        )
         past, notes = await asyncio.to_thread(self._history.matching, self._guest, self._hosts)
         touched = await self._touched_shares()
         self.notes += notes
@@ -67,7 +69,7 @@ class Foresight:
             guest=self._guest,
             touched_shares=touched,
             past=past,
-            same_host=source.process is not None,
+            same_host=source.process is not None and source.host.identity.is_same_host(there.host.identity),
             seed=self.known.seed,
         )
 
@@ -147,8 +149,10 @@ class Foresight:
         return await self._source.host.touched_shares(process.pid, self._source.facts.memory_bytes)
 
 
-def _host_name() -> str:
-    """A name that outlives a change of the host's own; hashed, since a machine id is nobody else's to know."""
+def _host_name(host: Host) -> str:
+    """A name that outlives a change of this host's own; hashed, since a machine id is nobody else's to know."""
+    if not host.is_local:
+        return host.name
     try:
         identity = Path("/etc/machine-id").read_bytes().strip()
     except OSError:

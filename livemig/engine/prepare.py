@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 from livemig.core.errors import CommandError, LivemigError, RefusedError
 from livemig.core.plan import Plan
-from livemig.engine.channel import Channel, local_channel
+from livemig.engine.channel import Channel, open_channel
 from livemig.engine.side import Side
 from livemig.qemu.introspection import query_capabilities
 
@@ -27,10 +27,12 @@ class Preparation:
 
     Attributes:
         notes: What could not be put back, one line each.
+        connect_uri: What the source is to connect to, once the destination listens.
     """
 
     def __init__(self, source: Side, destination: Side, plan: Plan) -> None:
         self.notes: list[str] = []
+        self.connect_uri = ""
         self._source, self._destination, self._plan = source, destination, plan
         self._listening = False
 
@@ -44,12 +46,14 @@ class Preparation:
         Raises:
             RefusedError: When a side refuses. All was put back; a destination that listened already was ended.
         """
-        with local_channel(self._source.process, self._destination.process) as channel:
+        async with open_channel(self._plan, self._source, self._destination) as channel:
             try:
                 await self._set_capabilities()
                 await self._destination.settings.set_parameters({"announce-rounds": 0})
+                await channel.prepare(self._source, self._destination)
                 await set_limits()
                 await self._listen(channel)
+                self.connect_uri = await channel.connect_uri(self._destination)
             except LivemigError as error:
                 await self._undo()
                 raise RefusedError((str(error),)) from error
@@ -57,6 +61,7 @@ class Preparation:
                 await asyncio.shield(self._undo())
                 raise
             yield channel
+            self.notes += channel.notes
 
     async def restore(self) -> None:
         """Puts back what was changed, on the sides that live on."""

@@ -5,6 +5,7 @@ Each part decides nothing that belongs elsewhere: the policy decides while the g
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Callable
@@ -15,7 +16,7 @@ from livemig.core.errors import LivemigError, RefusedError
 from livemig.core.evidence import Continuation, Evidence, SourceEnd
 from livemig.core.observation import Observation
 from livemig.core.outcome import Outcome, RunningOn, Verdict
-from livemig.core.plan import Plan, PlanChange
+from livemig.core.plan import Plan, PlanChange, Security
 from livemig.core.readings import Absence
 from livemig.core.report import Downtime, Report, fixed_downtime_found_s
 from livemig.core.status import MigrationStatus, RunState
@@ -23,6 +24,7 @@ from livemig.engine.channel import Channel
 from livemig.engine.connect import Connected
 from livemig.engine.finish import announce, continue_destination, final_figures, measured_downtime, probation
 from livemig.engine.foresight import Foresight
+from livemig.engine.handshake import watch_handshake
 from livemig.engine.launch_plan import folder_of
 from livemig.engine.live import LiveMigration
 from livemig.engine.preflight import examine
@@ -138,13 +140,19 @@ class Run:
 
     async def migrate(self, channel: Channel) -> Report:
         """Moves the guest and returns how it ended. Whatever fails is in the report, not raised."""
+        connecting = asyncio.create_task(self._watch_connecting(channel))
         try:
-            await self.live.drive(lambda: self._source.monitor.execute("migrate", {"uri": channel.connect_uri}))
+            await self.live.drive(
+                lambda: self._source.monitor.execute("migrate", {"uri": self._preparation.connect_uri})
+            )
         except LivemigError as error:
             self._failure = str(error)
         except Exception as error:
             logger.exception("the loop failed")
             self._failure = f"livemig itself failed: {error!r}"  # a bug of ours must not leave a guest half-way
+        finally:
+            connecting.cancel()
+            await asyncio.gather(connecting, return_exceptions=True)
         settlement = Settlement(
             self._source,
             self._destination,
@@ -171,6 +179,19 @@ class Run:
         )
         self.live.tell(report.ended(self.live.now_s))
         return report
+
+    async def _watch_connecting(self, channel: Channel) -> None:
+        """Sees to it that no handshake freezes a side; once memory moves, removes what only the connecting needed."""
+
+        def is_moving() -> bool:
+            return self.live.last is not None and bool(self.live.last.sent_bytes)
+
+        if channel.security in (Security.TLS, Security.NONE):
+            uri = self._preparation.connect_uri
+            self._failure = await watch_handshake(self._source, self._destination, uri, is_moving)
+        while not is_moving():  # noqa: ASYNC110  # the loop asks for the counters anyway
+            await asyncio.sleep(0.05)
+        await channel.connected()
 
     async def _hand_over(self, settlement: Settlement) -> Downtime | None:
         """The straight way, without reading both sides first: their own ``completed`` was just read from both.

@@ -7,7 +7,7 @@ of reach raises `HostError` within a bound; what a call that only looks can't se
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Protocol
 
@@ -104,6 +104,13 @@ class StartedProgram(Protocol):
         """Lets go of it."""
 
 
+class HostTunnel(Protocol):
+    """Listens at a host until it is closed."""
+
+    async def close(self) -> None:
+        """Listens no more, and closes all connections."""
+
+
 class HostWay(Protocol):
     """Opens connections to one UNIX socket of a host."""
 
@@ -137,6 +144,14 @@ class Host(Protocol):
     @property
     def user_id(self) -> int:
         """The user id that livemig acts by there."""
+
+    @property
+    def reached_at(self) -> str | None:
+        """The address of the host by which its SSH is reached; None for this one."""
+
+    @property
+    def reached_from(self) -> str | None:
+        """This machine's address as the host's SSH sees it; None for this one."""
 
     def way_to(self, path: str) -> HostWay | None:
         """Returns what opens connections to a UNIX socket there; None where its path can simply be connected to."""
@@ -250,6 +265,21 @@ class Host(Protocol):
 
     async def remove_file(self, path: str) -> None:
         """Removes a file; does nothing when there is none."""
+
+    async def serve(
+        self, path: str, owner: tuple[int, int] | None, connect: Callable[[], Awaitable[socket.socket]]
+    ) -> HostTunnel:
+        """Listens at a UNIX socket there; each connection is joined to the one that `connect` makes.
+
+        Raises:
+            OSError: When it can't.
+        """
+
+    async def respond(self) -> None:
+        """Does next to nothing: how long that takes tells how busy the host is."""
+
+    async def cut_connections(self, address: str, port: int) -> None:
+        """Cuts all TCP connections to an address and port, as far as the host's kernel and rights allow."""
 
     async def remove_private_folder(self, path: str) -> None:
         """Removes what `make_private_folder` made, with all in it."""

@@ -8,7 +8,7 @@ import os
 import shutil
 import socket
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 
 from livemig.hosts import confinement, open_files, page_map, places, process
@@ -17,6 +17,7 @@ from livemig.hosts.local import LocalProcess
 from livemig.hosts.open_files import ImageKeys
 from livemig.hosts.process import ProcessFacts, Surroundings
 from livemig.hosts.start import Program, StartedProcess, start
+from livemig.hosts.tunnel import LocalTunnel
 
 
 class LocalHost:
@@ -24,6 +25,8 @@ class LocalHost:
 
     name = "this host"
     is_local = True
+    reached_at: str | None = None
+    reached_from: str | None = None
 
     @property
     def identity(self) -> HostIdentity:
@@ -183,6 +186,28 @@ class LocalHost:
         """Removes a file; does nothing when there is none."""
         with contextlib.suppress(OSError):
             Path(path).unlink()
+
+    async def serve(
+        self, path: str, owner: tuple[int, int] | None, connect: Callable[[], Awaitable[socket.socket]]
+    ) -> LocalTunnel:
+        """Listens at a UNIX socket."""
+        return LocalTunnel.open(path, owner, connect)
+
+    async def respond(self) -> None:
+        """Sleeps for a moment: on a busy machine it is a long one."""
+        await asyncio.sleep(0.01)
+
+    async def cut_connections(self, address: str, port: int) -> None:
+        """Cuts all TCP connections to an address and port, as far as the kernel and livemig's rights allow."""
+        command = ("ss", "--kill", "--tcp", "dst", address, "dport", "=", str(port))
+        with contextlib.suppress(OSError):
+            process = await asyncio.create_subprocess_exec(
+                *command,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.DEVNULL,
+                stderr=asyncio.subprocess.DEVNULL,
+            )
+            await process.wait()
 
     async def remove_private_folder(self, path: str) -> None:
         """Removes what `make_private_folder` made, with all in it."""

@@ -5,17 +5,28 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import tempfile
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Self
 
-import msgspec
-
-from livemig.engine import prepare
+from livemig.engine import channel as channels
 from livemig.engine.channel import Channel, local_channel
+from livemig.engine.side import Side
 
 CHUNK_BYTES = 65536
+
+
+class _Relayed(Channel):
+    """A channel whose source connects to the relay."""
+
+    def __init__(self, channel: Channel, path: Path) -> None:
+        super().__init__()
+        self.description, self.listen_uri = channel.description, channel.listen_uri
+        self._uri = f"unix:{path}"
+
+    async def connect_uri(self, destination: Side) -> str:
+        return self._uri
 
 
 class Proxy:
@@ -38,13 +49,13 @@ class Proxy:
             proxy = cls(Path(folder) / "relay.sock", bytes_s)
             real = local_channel
 
-            @contextmanager
-            def relayed(source, destination) -> Iterator[Channel]:
-                with real(source, destination) as channel:
+            @asynccontextmanager
+            async def relayed(host, source, destination) -> AsyncIterator[Channel]:
+                async with real(host, source, destination) as channel:
                     proxy.target = Path(channel.listen_uri.removeprefix("unix:"))
-                    yield msgspec.structs.replace(channel, connect_uri=f"unix:{proxy.path}")
+                    yield _Relayed(channel, proxy.path)
 
-            monkeypatch.setattr(prepare, "local_channel", relayed)
+            monkeypatch.setattr(channels, "local_channel", relayed)
             server = await asyncio.start_unix_server(proxy._relay, proxy.path) if listening else None
             try:
                 yield proxy

@@ -5,7 +5,7 @@ from __future__ import annotations
 import posixpath
 import shlex
 import socket
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 
 from livemig.core.errors import ConnectError, HostError
@@ -27,6 +27,7 @@ from livemig.hosts.ssh import places, reading
 from livemig.hosts.ssh.link import Link
 from livemig.hosts.ssh.process import RemoteProcess, RemoteProgram
 from livemig.hosts.ssh.starting import start, why_no_start
+from livemig.hosts.ssh.tunnel import RemoteTunnel
 from livemig.hosts.ssh.way import RemoteWay
 from livemig.hosts.start import Program
 
@@ -36,6 +37,7 @@ _IDENTITY = {
     "net": "readlink /proc/self/ns/net",
     "mnt": "readlink /proc/self/ns/mnt",
     "user": "id -u",
+    "ssh": "echo $SSH_CONNECTION",
 }
 
 
@@ -46,13 +48,18 @@ class RemoteHost:
         name: Its address.
         identity: By what it is known, as it said when it was first connected to.
         user_id: The user id that livemig acts by there.
+        reached_at: The address by which its SSH is reached.
+        reached_from: This machine's address as it sees it.
         link: Its connection.
     """
 
     is_local = False
 
-    def __init__(self, link: Link, identity: HostIdentity, user_id: int) -> None:
+    def __init__(self, link: Link, identity: HostIdentity, user_id: int, addresses: list[str]) -> None:
         """For `connect` only."""
+        known = len(addresses) == 4
+        self.reached_from = addresses[0] if known else None
+        self.reached_at = addresses[2] if known else None
         self.name = link.name
         self.identity = identity
         self.user_id = user_id
@@ -82,7 +89,7 @@ class RemoteHost:
             network_namespace=found["net"].text,
             mount_namespace=found["mnt"].text,
         )
-        return cls(link, identity, int(found["user"].text))
+        return cls(link, identity, int(found["user"].text), found["ssh"].text.split())
 
     async def close(self) -> None:
         """Closes the connection."""
@@ -285,6 +292,20 @@ class RemoteHost:
     async def remove_file(self, path: str) -> None:
         """Removes a file; does nothing when there is none."""
         await self.link.run(f"rm -f -- {_q(path)}")
+
+    async def serve(
+        self, path: str, owner: tuple[int, int] | None, connect: Callable[[], Awaitable[socket.socket]]
+    ) -> RemoteTunnel:
+        """Listens at a UNIX socket there."""
+        return await RemoteTunnel.open(self.link, path, self._given_to(owner), connect)
+
+    async def respond(self) -> None:
+        """Does nothing in the shell there."""
+        await self.link.run(":")
+
+    async def cut_connections(self, address: str, port: int) -> None:
+        """Cuts all TCP connections to an address and port, as far as the host's kernel and rights allow."""
+        await self.link.run(f"ss --kill --tcp dst {_q(address)} dport = {port}")
 
     async def remove_private_folder(self, path: str) -> None:
         """Removes what `make_private_folder` made, with all in it."""

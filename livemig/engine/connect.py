@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 
-from livemig.core.errors import ConnectError, RefusedError
+from livemig.core.errors import ConnectError, LaunchError, RefusedError
 from livemig.core.units import format_size
 from livemig.engine.host_pool import HostPool
 from livemig.engine.launch import Launched, launch
@@ -133,7 +133,12 @@ def refuse_idle_options(destination: Address, options: LaunchOptions) -> None:
 async def _connect_launched(source: Side, address: Address, host: Host, options: LaunchOptions) -> Connected:
     launched = await launch(await launch_plan(source, address, host, options))
     try:
-        return Connected(source, await Side.connect("destination", launched.address, host), launched)
+        side = await Side.connect("destination", launched.address, host)
+        if side.process is not None and side.process.pid != launched.process.pid:
+            await side.close()
+            reason = "another QEMU answers there than the one that was just launched"
+            raise LaunchError(f"{address}: {reason}", command=launched.plan.command, exit_code=None, stderr="")
+        return Connected(source, side, launched)
     except BaseException:
         await asyncio.shield(launched.end())
         raise

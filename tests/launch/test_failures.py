@@ -290,3 +290,28 @@ async def test_the_guest_moves_on_and_on(bench: Bench) -> None:
         assert len(lengths) == 1
         left = {path.name for path in bench.folder.iterdir()} - {path.name for path in bench.folder.glob("guest*")}
         assert left == {f"{MOVE_COUNT - 1}.qmp", f"{MOVE_COUNT - 1}.qmp.livemig"}
+
+
+async def test_a_stranger_at_the_launched_ones_monitor_is_refused(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody launched another QEMU at the same path in the same moment: the guest is not sent to that."""
+    source = await bench.source(*BARE)
+    await source.close()
+    stranger = await bench.source(*BARE, "-incoming", "defer", qmp="stranger.qmp")
+    await stranger.close()
+
+    async def launch_beside(plan, **options):
+        launched = await launch(plan, **options)
+        plan.qmp_path.unlink()
+        plan.qmp_path.symlink_to(bench.folder / "stranger.qmp")
+        return launched
+
+    monkeypatch.setattr(connect, "launch", launch_beside)
+    with pytest.raises(LaunchError, match="another QEMU answers there"):
+        async with livemig.migrate(QUICK, source=str(source.address), destination=str(bench.folder / "b.qmp")):
+            pass
+    assert not (bench.folder / "b.qmp.livemig").exists()
+    assert not _processes_with(f"{bench.folder}/b.qmp.livemig")
+    assert stranger.process is not None
+    assert bench.adopt(stranger.process.pid).alive

@@ -367,6 +367,20 @@ def test_further_arguments_come_last_and_are_checked():
         destination_line([], request(extra=("-vnc", ":5"), busy_ports=frozenset({5905})))
 
 
+def test_sockets_of_what_the_user_gives_are_looked_at():
+    """QEMU would take a socket from whoever listens there, the source's own monitor among them."""
+    extra = ("-qmp", "unix:/run/c.qmp,server=on", "-chardev", "socket,id=x,path=/run/x,server=on", "-serial", "unix:/y")
+    line = destination_line([], request(extra=extra))
+    assert line.arguments[-len(extra) :] == extra
+    assert line.sockets[-2:] == ("/run/c.qmp", "/run/x")
+    for path in ("/run/b.qmp", f"{FOLDER}/spare.qmp", "/run/x"):
+        with pytest.raises(RefusedError, match=f"{path}: another socket is made there"):
+            destination_line([], request(extra=(*extra, "-serial", f"unix:{path},server=on")))
+    given = given_line(shlex.split("-qmp unix:/run/b.qmp,server=on -serial unix:/s,server=on"), request())
+    assert list(given.arguments) == ["-serial", "unix:/s,server=on", *WAITING]
+    assert given.sockets[-1] == "/s"
+
+
 def test_a_given_command_waits_too():
     line = given_line(["-m", "1G", "-daemonize", "-incoming", "tcp:0:1", "-hda", "/x"], request())
     assert list(line.arguments) == ["-m", "1G", "-hda", "/x", *WAITING]

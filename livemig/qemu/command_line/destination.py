@@ -129,6 +129,11 @@ class _Destination:
         """Ports that were taken, and by which option they were wanted."""
         return self._rewriting.moved_ports
 
+    @property
+    def sockets(self) -> list[str]:
+        """Where sockets will be made."""
+        return self._rewriting.sockets
+
     def line(self, arguments: Sequence[str]) -> DestinationLine:
         """Returns the line derived from a source's."""
         entries = [Entry(each) for each in self._taken_over(parse(arguments))]
@@ -149,9 +154,10 @@ class _Destination:
     def given(self, arguments: Sequence[str]) -> DestinationLine:
         """Returns the line that the user gave."""
         options = [each for each in parse(arguments) if each.name not in _DROPPED and not _is_ours(Entry(each))]
+        options = [each for each in options if not self._is_monitor_asked_for(each)]
         self._rewriting.makes_socket(self._request.qmp_path, "--dst-qmp")
         self._rewriting.makes_socket(self._request.spare_path, "the monitor for recovery")
-        self._check_ports(options)
+        self._check_places(options)
         return self._finished(options)
 
     def _finished(self, options: list[Option]) -> DestinationLine:
@@ -174,7 +180,7 @@ class _Destination:
         for each in extra:
             if each.name in _NOT_EXTRA:
                 raise PlanError(f"--dst-args: {each.text} can't be given, since the destination waits as livemig says")
-        self._check_ports(extra)
+        self._check_places(extra)
         return extra
 
     def _taken_over(self, options: Iterable[Option]) -> list[Option]:
@@ -183,7 +189,7 @@ class _Destination:
         for each in options:
             if each.name == "readconfig":
                 found += self._config(each.value or "")
-            elif self._is_replaced_monitor(each) or _is_ours(Entry(each)):
+            elif (not self._request.same_host and self._is_monitor_asked_for(each)) or _is_ours(Entry(each)):
                 continue
             elif each.name in _DROPPED or (each.name == "runas" and not self._request.keep_user):
                 self._rewriting.changes.append(f"{each.text}: dropped")
@@ -191,14 +197,12 @@ class _Destination:
                 found.append(each)
         return found
 
-    def _is_replaced_monitor(self, each: Option) -> bool:
-        """Whether it is a monitor at the very path that is asked for: on another host the source's own path will do."""
+    def _is_monitor_asked_for(self, each: Option) -> bool:
+        """Whether it is a monitor at the very path where livemig makes one: on another host the source's own path."""
         if each.name not in ("qmp", "qmp-pretty") or not (each.value or "").startswith("unix:"):
             return False
         path = KeyValues((each.value or "")[5:], "path").get("path") or ""
-        return not self._request.same_host and self._request.absolute(path) == self._request.absolute(
-            self._request.qmp_path
-        )
+        return self._request.absolute(path) == self._request.absolute(self._request.qmp_path)
 
     def _config(self, path: str) -> list[Option]:
         text = self._request.config_files.get(path)
@@ -328,13 +332,17 @@ class _Destination:
         if not self._request.keep_user:
             entry.properties.remove("user")
 
-    def _check_ports(self, options: Iterable[Option]) -> None:
-        """What the user wrote is not changed, but a port that is taken is found before the launch."""
-        probe = _Destination(structs.replace(self._request, busy_ports=self._rewriting.taken_ports))
+    def _check_places(self, options: Iterable[Option]) -> None:
+        """What the user wrote is not changed, but a port or a socket that is taken is found before the launch."""
+        probe = _Destination(structs.replace(self._request, busy_ports=self._rewriting.taken_ports, same_host=False))
         for each in options:
             probe.rewrite(Entry(each))
         for what, port in probe.moved_ports:
             self._rewriting.refuse(what, f"port {port} is taken: choose another")
+        for path in probe.sockets:
+            if path in self._rewriting.sockets:
+                self._rewriting.refuse(path, "another socket is made there, as livemig's own or of the same line")
+            self._rewriting.sockets.append(path)
 
 
 def _is_ours(entry: Entry) -> bool:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from livemig.cli.config import config_option
+from livemig.cli.handover_options import handover_fields, handover_options
 from livemig.cli.help import Option, Verb
 from livemig.cli.help_texts import COMPLETION_EPILOG, DEMO_EPILOG, EXAMPLES, PLAN_EPILOG, REPLAY_EPILOG, RUN_EPILOG
 from livemig.cli.lab import lab
@@ -192,6 +193,7 @@ def _json(command: Any) -> Any:
 @_limits
 @_sample("0s")
 @_between_hosts
+@handover_options
 @_launch
 @_option(
     "--print-destination-command",
@@ -244,6 +246,7 @@ def run(
 @_limits
 @_sample("15s")
 @_between_hosts
+@handover_options
 @_launch
 @_option("--keep-source", heading=_AFTERWARDS, is_flag=True, help="Plan to leave the source paused, not to quit it.")
 @config_option
@@ -359,6 +362,7 @@ def _plan(
     sample: float = 0.0,
     security: str = "auto",
     migrate_address: str | None = None,
+    **handover: Any,
 ) -> Plan:
     from livemig.core.plan import AtDeadline, Plan, Security
 
@@ -373,6 +377,7 @@ def _plan(
             sample_s=sample,
             security=Security(security),
             migrate_address=migrate_address,
+            **(handover_fields(**handover) if handover else {}),
         )
     except PlanError as error:
         raise click.UsageError(str(error), ctx=click.get_current_context()) from error

@@ -72,6 +72,12 @@ def closing_lines(report: Report) -> list[str]:
             f"QEMU's own figure {format_duration(report.qemu_downtime_s or 0)}; "
             f"clocks known to {format_duration(parts.clock_uncertainty_s)})"
         )
+    if report.blackout is not None:
+        seen = report.blackout
+        lines.append(
+            f"blackout {format_duration(seen.longest_s)} at {seen.target} (seen at most "
+            f"{format_duration(seen.known_to_s)} too long)"
+        )
     lines += against_actual(report)
     lines += [f"warning: {text}" for text in report.warnings]
     return lines

@@ -175,6 +175,7 @@ class Ended(_Event, frozen=True, kw_only=True, tag="ended"):
     qemu_downtime_s: float | None
     sent_bytes: int
     round_count: int
+    blackout_s: float | None = None
     forecasts: tuple[Forecast, ...] = ()
     warnings: tuple[str, ...] = ()
     reason: str = ""

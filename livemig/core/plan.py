@@ -8,6 +8,7 @@ from enum import StrEnum
 import msgspec
 
 from livemig.core.errors import PlanError
+from livemig.core.probe import ProbeTarget
 from livemig.core.units import format_duration, format_rate
 
 DOWNTIME_LIMIT_LEAST_S = 0.001
@@ -40,6 +41,15 @@ class Security(StrEnum):
     """Nothing: whoever is on the way may read and change it."""
 
 
+class SwitchoverMoment(StrEnum):
+    """When the user's command runs in the switchover."""
+
+    STOPPED = "stopped"
+    """While the guest stands still; it is continued as soon as the command has ended, at the limit at the latest."""
+    RESUMED = "resumed"
+    """As soon as the guest runs at the destination."""
+
+
 class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What the user asked of one migration.
 
@@ -59,6 +69,10 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         security: What protects the guest's memory between hosts.
         migrate_address: The address at which the destination listens for it; None takes the one by which its SSH is
             reached.
+        on_switchover: A command to run here at the switchover, its words; empty is none.
+        switchover_moment: When it runs.
+        probe: Whom to ask for the guest through the run, ``tcp:HOST:PORT`` or ``ping:HOST``; None is nobody.
+        set_guest_time: Set the guest's clock after the move, through its agent.
         fixed_downtime_s: The part of the downtime that does not depend on what is left to send, in seconds, as an
             earlier report measured it for this pair of QEMUs; None takes the policy's prior.
 
@@ -76,6 +90,10 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     sample_s: float = 0.0
     security: Security = Security.AUTO
     migrate_address: str | None = None
+    on_switchover: tuple[str, ...] = ()
+    switchover_moment: SwitchoverMoment = SwitchoverMoment.RESUMED
+    probe: str | None = None
+    set_guest_time: bool = False
     fixed_downtime_s: float | None = None
 
     def __post_init__(self) -> None:
@@ -107,6 +125,10 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             raise PlanError(f"migrate address {address!r}: give an address of the destination's host, without brackets")
         if self.fixed_downtime_s is not None and not 0 <= self.fixed_downtime_s < DOWNTIME_LIMIT_MOST_S:
             raise PlanError("the fixed part of the downtime must be 0 or more, in seconds")
+        if self.switchover_moment is SwitchoverMoment.STOPPED and not self.on_switchover:
+            raise PlanError("on-switchover-at stopped needs a command: give one with --on-switchover")
+        if self.probe is not None:
+            ProbeTarget.parse(self.probe)
 
 
 class PlanChange(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

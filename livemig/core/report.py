@@ -9,6 +9,7 @@ from livemig.core.event import Ended
 from livemig.core.outcome import Outcome, RunningOn
 from livemig.core.plan import Plan
 from livemig.core.prediction import Forecast
+from livemig.core.probe import Blackout
 from livemig.core.rounds import Round
 
 NEXT_TO_NOTHING_BYTES = 256 * 1024
@@ -60,6 +61,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         fixed_downtime_found_s: The fixed part as this run shows it (see the function of that name), or None. Worth
             passing to the next `Plan`.
         source_kept: Whether the source was left paused.
+        blackout: How long the guest did not answer the probe; None without one.
         warnings: What was seen that the user should know.
     """
 
@@ -84,6 +86,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     fixed_downtime_measured: bool = False
     fixed_downtime_found_s: float | None = None
     source_kept: bool = False
+    blackout: Blackout | None = None
     warnings: tuple[str, ...] = ()
 
     def ended(self, time_s: float) -> Ended:
@@ -99,6 +102,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
             qemu_downtime_s=self.qemu_downtime_s,
             sent_bytes=self.sent_bytes,
             round_count=self.round_count,
+            blackout_s=None if self.blackout is None else self.blackout.longest_s,
             forecasts=self.forecasts,
             warnings=self.warnings,
             reason=self.reason,

@@ -18,6 +18,7 @@ from livemig.core.errors import CommandError, LivemigError
 from livemig.core.observation import Observation
 from livemig.core.report import Downtime
 from livemig.core.status import RunState
+from livemig.engine.handover import announce
 from livemig.engine.side import Side, SideName
 from livemig.engine.watch import Watch
 from livemig.qemu.event_stream import MonitorEvent
@@ -26,8 +27,6 @@ from livemig.qemu.monitor import Monitor
 CONTINUE_BOUND_S = 5.0
 RESUME_EVENT_BOUND_S = 1.0
 FINAL_FIGURES_BOUND_S = 2.0
-ANNOUNCEMENT = {"initial": 50, "max": 550, "rounds": 5, "step": 100}
-"""QEMU's own defaults, in ms; asked for after RESUME: by itself QEMU announces before ``cont``, in failing runs too."""
 
 
 class Continued(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,15 +53,22 @@ class Continued(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def continue_destination(destination: Side, watch: Watch) -> Continued:
-    """Sends ``cont`` and sees what became of it. Raises nothing: what is not known is said so."""
+    """Sends ``cont``, the announcement right behind it, and sees what became of it.
+
+    Raises nothing: what is not known is said so. Should ``cont`` be refused, QEMU keeps the announcement back.
+    """
     ordered_s = time.monotonic()
     refused, refusal = False, ""
+    continuing = asyncio.create_task(destination.monitor.execute("cont", timeout_s=CONTINUE_BOUND_S))
+    announcing = asyncio.create_task(announce(destination))
     try:
-        await destination.monitor.execute("cont", timeout_s=CONTINUE_BOUND_S)
+        await continuing
     except CommandError as error:
         refused, refusal = True, str(error)
     except LivemigError:
         pass  # fate unknown: the run state tells, or nothing does
+    finally:
+        await asyncio.gather(continuing, announcing, return_exceptions=True)
     resumed: tuple[SideName, str] = ("destination", "RESUME")
     if not refused:
         await watch.wait_until(lambda: resumed in watch.latest or "destination" in watch.lost, RESUME_EVENT_BOUND_S)
@@ -84,12 +90,6 @@ async def run_state_of(side: Side) -> RunState | None:
         return await side.monitor.query_status()
     except LivemigError:
         return None
-
-
-async def announce(side: Side) -> None:
-    """Makes the guest's network cards known to the switches again. A QEMU that can't costs nothing but that."""
-    with contextlib.suppress(LivemigError):
-        await side.monitor.execute("announce-self", ANNOUNCEMENT)
 
 
 def measured_downtime(

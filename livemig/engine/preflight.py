@@ -18,6 +18,7 @@ from livemig.engine.images import same_images
 from livemig.engine.launch_plan import supervisor_of
 from livemig.engine.side import Facts, Side
 from livemig.qemu.compare import NEEDED_CAPABILITIES, ImagePair, compare, image_pairs
+from livemig.qemu.inventory import Inventory
 from livemig.qemu.inventory_query import take_inventories
 
 _SOURCE_STATES_REFUSED = {
@@ -44,11 +45,13 @@ class Preflight(msgspec.Struct, frozen=True, kw_only=True):
         refusals: Why it can't be, one line each, with the remedy; empty when it can.
         warnings: What the user should know beforehand, though nothing forbids it.
         findings: What differs between the two QEMUs, in full; its lines are among the two above.
+        source: What the source is made of, where it was asked.
     """
 
     refusals: tuple[str, ...]
     warnings: tuple[str, ...]
     findings: tuple[Finding, ...] = ()
+    source: Inventory | None = None
 
 
 async def examine(source: Side, destination: Side, plan: Plan, fixed_downtime_s: float) -> Preflight:
@@ -69,6 +72,7 @@ async def examine(source: Side, destination: Side, plan: Plan, fixed_downtime_s:
         refusals=lines_of(findings, Severity.REFUSAL),
         warnings=(*warnings, *lines_of(findings, Severity.WARNING)),
         findings=findings,
+        source=inventories[0],
     )
 
 

@@ -22,8 +22,9 @@ from livemig.core.report import Downtime, Report, fixed_downtime_found_s
 from livemig.core.status import MigrationStatus, RunState
 from livemig.engine.channel import Channel
 from livemig.engine.connect import Connected
-from livemig.engine.finish import announce, continue_destination, final_figures, measured_downtime, probation
+from livemig.engine.finish import continue_destination, final_figures, measured_downtime, probation
 from livemig.engine.foresight import Foresight
+from livemig.engine.handover import Handover
 from livemig.engine.handshake import watch_handshake
 from livemig.engine.launch_plan import folder_of
 from livemig.engine.live import LiveMigration
@@ -59,7 +60,8 @@ class Run:
         put: Callable[[events.Event], None],
         recorder: TraceRecorder | None,
     ) -> None:
-        self.live = LiveMigration(plan, connected.source, watch, tell=put, recorder=recorder)
+        self._put = put
+        self.live = LiveMigration(plan, connected.source, watch, tell=self._take, recorder=recorder)
         self._id = run_id
         self._source, self._destination, self._watch = connected.source, connected.destination, watch
         self._launched = connected.launched
@@ -72,6 +74,7 @@ class Run:
         self._cut_probation = False
         self._figures: Observation | None = None
         self._foresight = Foresight(plan, connected.source, connected.destination, int(run_id, 16))
+        self._handover = Handover(plan, run_id, connected.source, connected.destination, warn=self.live.warn)
 
     def cancel(self, reason: str) -> None:
         """Asks that the guest stay at the source; in the probation: that it end now, and the source be kept."""
@@ -100,13 +103,21 @@ class Run:
         if found.refusals:
             raise RefusedError(found.refusals)
         await self._foresight.sample(self._tell_sampled)
-        async with self._preparation.channel(self._set_limits) as channel:
+        async with self._handover.ready(found.source), self._preparation.channel(self._set_limits) as channel:
             self._tell_prepared(channel)
+            for text in self._handover.notes:
+                self.live.warn(text)
             for text in self._foresight.notes:
                 self.live.warn(text)
             for text in (*(self._launched.plan.warnings if self._launched else ()), *found.warnings):
                 self.live.warn(text)
             yield channel
+
+    def _take(self, event: events.Event) -> None:
+        """Hands an event on, and the switchover's beginning to those who wait for it."""
+        if isinstance(event, events.SourceStopped):
+            self._handover.source_stopped()
+        self._put(event)
 
     async def _set_limits(self) -> None:
         for action in self.live.begin(self._source.facts.memory_bytes, self._foresight.known):
@@ -140,6 +151,7 @@ class Run:
 
     async def migrate(self, channel: Channel) -> Report:
         """Moves the guest and returns how it ended. Whatever fails is in the report, not raised."""
+        self._handover.migrating()
         connecting = asyncio.create_task(self._watch_connecting(channel))
         try:
             await self.live.drive(
@@ -205,6 +217,7 @@ class Run:
         if not settlement.evidence.live_before:
             self._figures = await final_figures(self._source.monitor)
             return None
+        await self._handover.before_continue()
         settlement.note_continued(await continue_destination(self._destination, self._watch))
         continued, stopped = settlement.continued, self.live.stopped
         if continued is None or not continued.runs:
@@ -223,7 +236,7 @@ class Run:
                 run_state=str(continued.run_state),
             )
         )
-        await announce(self._destination)
+        self._handover.resumed(self.live.started_s + self._resumed_s)
         self._figures = await final_figures(self._source.monitor) or self._figures
         self.live.tell_commit()
         return downtime
@@ -258,6 +271,8 @@ class Run:
         plan = self.live.policy.plan
         since_s = self.live.started_s + (self._resumed_s or self.live.now_s)
         trouble = await probation(self._watch, since_s, plan.probation_s, cut_short=lambda: self._cut_probation)
+        self._handover.resumed(since_s)
+        trouble = trouble or await self._handover.trouble()
         if trouble is not None:
             self.live.warn(
                 f"{trouble}: the source is kept, paused; look at the guest before you quit it, and never `cont` both"
@@ -275,7 +290,8 @@ class Run:
         """Leaves both QEMUs as they were before, as far as they live."""
         stayed = verdict.outcome in (Outcome.FAILED, Outcome.CANCELLED)
         if not await self._source.is_gone() and stayed and self.live.was_stopped:
-            await announce(self._source)
+            for text in await self._handover.stayed():
+                self.live.warn(text)
         await self._preparation.restore()
         for note in self._preparation.notes:
             self.live.warn(note)
@@ -317,6 +333,7 @@ class Run:
                 downtime, None if self._figures is None else self._figures.downtime_bytes
             ),
             source_kept=self._source_kept,
+            blackout=self._handover.blackout,
             warnings=tuple(live.warnings),
         )
 

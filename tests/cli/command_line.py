@@ -31,6 +31,7 @@ ENDED_FIELDS = {
     "qemu_downtime_s": float | None,
     "sent_bytes": int,
     "round_count": int,
+    "blackout_s": float | None,
     "forecasts": list,
     "warnings": list,
     "reason": str,

@@ -40,7 +40,7 @@ _KERNEL = "linux-image-cloud-amd64"
 _OTHERS = ("busybox-static", "qemu-guest-agent")
 _DOWNLOAD_BOUND_S = 300
 _COMMAND_BOUND_S = 120
-_DIRECTORY, _FILE, _DEVICE = 0o040755, 0o100755, 0o020600
+_DIRECTORY, _FILE, _LINK, _DEVICE = 0o040755, 0o100755, 0o120777, 0o020600
 
 
 class LinuxImage(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,13 +92,14 @@ def _build(work: Path, made: Path) -> None:
 
 def _tree(root: Path) -> Iterable[tuple[str, int, bytes]]:
     """Everything of livemig's own and the kernel's: name, mode and content of each entry."""
-    for name in ("bin", "dev", "proc", "sys", "run", "modules", "usr", "usr/sbin", "lib64"):
+    for name in ("bin", "dev", "proc", "sys", "run", "modules", "usr", "usr/sbin", "sbin", "lib64"):
         yield name, _DIRECTORY, b""
     yield "dev/console", _DEVICE, b""
     yield "init", _FILE, (SOURCES / "init").read_bytes()
     yield "workload", _FILE, (root / "workload").read_bytes()
     (busybox,) = (path for path in root.glob("**/bin/busybox") if path.is_file())
     yield "bin/busybox", _FILE, busybox.read_bytes()
+    yield "sbin/hwclock", _LINK, b"/bin/busybox"  # without it the agent sets no time
     present = []
     for module in MODULES:
         found = [path for path in root.glob(f"**/kernel/**/{module}.ko*") if path.is_file()]

@@ -42,8 +42,9 @@ async def socket_path(monitor: Monitor, chardev: str) -> str | None:
         LivemigError: When QEMU does not say.
     """
     for found in await monitor.execute("query-chardev"):
-        name, _, options = str(found.get("filename", "")).removeprefix("unix:").partition(",")
-        if found.get("label") == chardev and found["filename"].startswith("unix:") and "server" in options:
+        shown = str(found.get("filename", "")).removeprefix("disconnected:")  # nobody talks to the agent just now
+        name, _, options = shown.removeprefix("unix:").partition(",")
+        if found.get("label") == chardev and shown.startswith("unix:") and "server" in options:
             return name
     return None
 

@@ -6,7 +6,7 @@ import asyncio
 import time
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import msgspec
 
@@ -43,19 +43,32 @@ class Travels:
         self.moved: list[tuple[float, float]] = []
         self._stack = AsyncExitStack()
 
-    async def move(self, *, plan: livemig.Plan | None = None, settle_s: float = 0.3, **options: Any) -> Report:
-        """Moves the guest to the other host and returns the report."""
+    async def waiting(self) -> LinuxGuest:
+        """Starts a QEMU on the other host, which waits for the guest."""
         other = self.lab.b if self.guest.host.name == "A" else self.lab.a
-        waiting = LinuxGuest(other, self.image, self.settings, incoming=True)
-        await self._stack.enter_async_context(waiting)
+        return await self._stack.enter_async_context(LinuxGuest(other, self.image, self.settings, incoming=True))
+
+    async def move(
+        self,
+        *,
+        plan: livemig.Plan | None = None,
+        settle_s: float = 0.3,
+        cancel_at: type[Event] | None = None,
+        waiting: LinuxGuest | None = None,
+    ) -> Report:
+        """Moves the guest to the other host and returns the report; an event of that kind cancels it."""
+        waiting = waiting or await self.waiting()
         begun_s = time.monotonic()
         async with livemig.migrate(
             plan or livemig.Plan(downtime_limit_s=0.5, probation_s=0.3),
             source=str(self.guest.qmp_path_outside),
             destination=str(waiting.qmp_path_outside),
-            **options,
         ) as migration:
-            self.events = [event async for event in migration]
+            self.events = []
+            async for event in migration:
+                self.events.append(event)
+                if cancel_at is not None and isinstance(event, cancel_at):
+                    migration.cancel("the test wants it")
         report = migration.report
         self.reports.append(report)
         self.moved.append((begun_s, time.monotonic()))

@@ -209,7 +209,7 @@ async def _tunnel(source: Side, destination: Side) -> AsyncIterator[Channel]:
         listening, entrance = _socket_path(there), _socket_path(here)
         try:
             serving = await source.host.serve(
-                entrance, _owner(source.process), partial(_connect, destination.host, listening)
+                entrance, _owner(source.process), partial(connect_to, destination.host, listening)
             )
         except OSError as error:
             raise RefusedError((f"the tunnel's entrance at the source's host can't be made: {error}",)) from error
@@ -230,7 +230,12 @@ class _Tunnelled(Channel):
         return self._entrance_uri
 
 
-async def _connect(host: Host, path: str) -> socket.socket:
+async def connect_to(host: Host, path: str) -> socket.socket:
+    """Opens a connection to a UNIX socket of a host.
+
+    Raises:
+        OSError: When nobody listens there, or it can't be reached.
+    """
     way = host.way_to(path)
     if way is not None:
         return await way.open()

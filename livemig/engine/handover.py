@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
@@ -17,6 +16,7 @@ from livemig.core.errors import LivemigError
 from livemig.core.plan import Plan, SwitchoverMoment
 from livemig.core.probe import Blackout, ProbeTarget
 from livemig.core.units import format_duration
+from livemig.engine.channel import connect_to
 from livemig.engine.guest_agent import AgentError, agent_chardev, set_guest_time, socket_path
 from livemig.engine.hook import run_hook
 from livemig.engine.probe import Probe
@@ -186,9 +186,9 @@ class Handover:
         try:
             path = await socket_path(self._destination.monitor, chardev)
             if path is None:
-                self._warn("--set-guest-time: the guest agent's socket is not one that can be connected to")
+                self._warn("the guest's clock was not set: its agent's socket is not one that can be connected to")
                 return
-            await set_guest_time(lambda: _connected(path))
+            await set_guest_time(lambda: connect_to(self._destination.host, path))
         except (AgentError, LivemigError) as error:
             self._warn(f"the guest's clock was not set: {error}")
 
@@ -197,14 +197,3 @@ def macs(inventory: Inventory) -> tuple[str, ...]:
     """The addresses of the guest's network cards."""
     found = (device.properties.get("mac", "").strip('"') for device in inventory.devices or ())
     return tuple(mac for mac in found if mac)
-
-
-async def _connected(path: str) -> socket.socket:
-    connection = socket.socket(socket.AF_UNIX)
-    connection.setblocking(False)  # noqa: FBT003  # its only name
-    try:
-        await asyncio.get_running_loop().sock_connect(connection, path)
-    except BaseException:
-        connection.close()
-        raise
-    return connection

@@ -13,8 +13,9 @@ import pytest
 import livemig
 from livemig.core import event as events
 from livemig.engine import finish, handover
+from livemig.engine.channel import connect_to
 from livemig.engine.guest_agent import set_guest_time
-from livemig.engine.handover import _connected
+from livemig.hosts.local_host import LocalHost
 from livemig.lab.linux.guest import LinuxSettings
 from livemig.lab.linux.watching import Watching
 from livemig.lab.two_hosts import TwoHosts
@@ -192,5 +193,5 @@ async def agent_time(path: str) -> float:
 
 async def set_agent_time(path: str, time_s: int) -> None:
     """Sets the guest's clock; the reply may name a hardware clock that could not be set."""
-    await set_guest_time(lambda: _connected(path))  # the way livemig does it works before, too
+    await set_guest_time(lambda: connect_to(LocalHost(), path))  # the way livemig does it works before, too
     await agent_request(path, "guest-set-time", time=time_s * 10**9)

@@ -77,6 +77,48 @@ def shell(where: str, command: tuple[str, ...], name: str) -> int:
         raise click.ClickException(f"{where}: {error}") from error
 
 
+@lab.command(cls=Verb, short_help="Start the small Linux guest on a host.")
+@click.argument("where", type=click.Choice(["A", "B"]), default="A")
+@_name
+def guest(where: str, name: str) -> int:
+    """Start the small Linux guest on host A or B, with a disk on the folder that both share.
+
+    It serves TCP and UDP, rewrites its memory, and keeps a journal on its disk, checking all of it. It is built from
+    Debian packages when it is needed first.
+    """
+    from livemig.cli.lab_guest import start_guest
+
+    print("\n".join(_run(start_guest(_opened(name), where))))
+    return 0
+
+
+@lab.command(cls=Verb, short_help="Talk to the Linux guest from the client, and show every silence.")
+@_name
+def watch(name: str) -> int:
+    """Talk to the Linux guest from the client without pause, until Ctrl-C, and print each silence of 20 ms and more.
+
+    Two TCP sessions and UDP: every record must come back, or come, once and in order. How each did is said at the end.
+    """
+    from livemig.cli.lab_guest import watch_guest
+
+    return _run(watch_guest(_opened(name)))
+
+
+@lab.command(cls=Verb, short_help="See the Linux guest move between two hosts while a client streams from it.")
+@_option("--rate", heading=_LAB, type=RATE, default="1Gbit/s", show_default=True, help="What each data link carries.")
+@_option(
+    "--downtime-limit", heading=_LAB, default="300ms", show_default=True, metavar="TIME", help="As of `livemig run`."
+)
+def demo(rate: float, downtime_limit: str) -> int:
+    """Make a lab, start the Linux guest on host A, and move it to host B over SSH and TLS while a client talks to it.
+
+    Shown at the end: how long the guest stood still, how long its clients heard nothing, and that nothing was lost.
+    """
+    from livemig.cli.lab_demo import run_lab_demo
+
+    return _run(run_lab_demo(rate_bytes_s=rate, downtime_limit=downtime_limit))
+
+
 @lab.command(cls=Verb, short_help="Remove the lab and all that runs in it.")
 @_name
 def down(name: str) -> int:

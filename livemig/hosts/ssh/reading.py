@@ -101,10 +101,10 @@ def socket_inodes_in(listing: str) -> set[int]:
 
 
 def listening_in(table: str) -> Iterator[tuple[int, str]]:
-    """Inode and path of each listening UNIX socket in the kernel's table."""
-    for line in table.splitlines()[1:]:
+    """Inode and path of each listening UNIX socket in the kernel's table, or in several, each with its heading."""
+    for line in table.splitlines():
         fields = line.split(maxsplit=7)
-        if len(fields) == 8 and int(fields[3], 16) & _LISTENS:
+        if len(fields) == 8 and fields[0] != "Num" and int(fields[3], 16) & _LISTENS:
             yield int(fields[6]), fields[7]
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Self
 
 import msgspec
+import pytest
 
 import livemig
 from livemig.core.event import Event
@@ -33,8 +34,10 @@ class Travels:
         moved: When each move began and ended, monotonic.
     """
 
-    def __init__(self, lab: TwoHosts, settings: LinuxSettings | None = None) -> None:
+    def __init__(self, lab: TwoHosts, settings: LinuxSettings | None = None, *, over_ssh: bool = False) -> None:
+        """Over SSH and TLS to a destination that livemig launches, or by paths that every process here sees."""
         self.lab = lab
+        self.over_ssh = over_ssh
         self.settings = settings or LinuxSettings()
         self.image = linux_image()
         self.guest = LinuxGuest(lab.a, self.image, self.settings)
@@ -43,10 +46,17 @@ class Travels:
         self.moved: list[tuple[float, float]] = []
         self._stack = AsyncExitStack()
 
+    def elsewhere(self) -> LinuxGuest:
+        """The guest as it will be on the other host."""
+        other = self.lab.b if self.guest.host.name == "A" else self.lab.a
+        return LinuxGuest(other, self.image, self.settings, incoming=True)
+
     async def waiting(self) -> LinuxGuest:
         """Starts a QEMU on the other host, which waits for the guest."""
-        other = self.lab.b if self.guest.host.name == "A" else self.lab.a
-        return await self._stack.enter_async_context(LinuxGuest(other, self.image, self.settings, incoming=True))
+        return await self._stack.enter_async_context(self.elsewhere())
+
+    def _at(self, guest: LinuxGuest) -> str:
+        return f"ssh://{guest.host.name}{guest.qmp_path}" if self.over_ssh else str(guest.qmp_path_outside)
 
     async def move(
         self,
@@ -57,18 +67,19 @@ class Travels:
         waiting: LinuxGuest | None = None,
     ) -> Report:
         """Moves the guest to the other host and returns the report; an event of that kind cancels it."""
-        waiting = waiting or await self.waiting()
+        waiting = waiting or (self.elsewhere() if self.over_ssh else await self.waiting())
         begun_s = time.monotonic()
-        async with livemig.migrate(
-            plan or livemig.Plan(downtime_limit_s=0.5, probation_s=0.3),
-            source=str(self.guest.qmp_path_outside),
-            destination=str(waiting.qmp_path_outside),
-        ) as migration:
-            self.events = []
-            async for event in migration:
-                self.events.append(event)
-                if cancel_at is not None and isinstance(event, cancel_at):
-                    migration.cancel("the test wants it")
+        plan = plan or livemig.Plan(downtime_limit_s=0.5, probation_s=0.3)
+        if self.over_ssh:
+            plan = msgspec.structs.replace(plan, migrate_address=waiting.host.data_address)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("HOME", str(self.lab.home_folder))
+            async with livemig.migrate(plan, source=self._at(self.guest), destination=self._at(waiting)) as migration:
+                self.events = []
+                async for event in migration:
+                    self.events.append(event)
+                    if cancel_at is not None and isinstance(event, cancel_at):
+                        migration.cancel("the test wants it")
         report = migration.report
         self.reports.append(report)
         self.moved.append((begun_s, time.monotonic()))

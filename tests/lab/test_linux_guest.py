@@ -4,29 +4,34 @@ from __future__ import annotations
 
 import pytest
 
+from livemig.core.event import Prepared
 from livemig.lab.linux import records
 from livemig.lab.linux.guest import LinuxSettings
 from livemig.lab.linux.image import SOURCES, linux_image
 from livemig.lab.linux.watching import Watching
 from livemig.lab.two_hosts import TwoHosts
 from livemig.lab.two_hosts.layout import SECOND_GUEST_ADDRESS
+from tests.lab.fixtures import lab_name
 from tests.lab.moving import Travels, with_disk
 
 MOVES = 10
 pytestmark = pytest.mark.timeout(300)
 
 
-async def test_sessions_memory_and_disk_survive_ten_moves(two_hosts: TwoHosts) -> None:
-    """There and back, busy: no byte of any session lost, repeated or reset; every acknowledged block is on the disk."""
-    settings = with_disk(two_hosts, LinuxSettings(nic_count=2))
+async def test_sessions_memory_and_disk_survive_ten_moves() -> None:
+    """There and back over SSH and TLS and a shaped link, busy, with two cards: no byte of any session is lost, repeated
+    or reset, and every acknowledged block is on the disk.
+    """
     async with (
-        Travels(two_hosts, settings) as travels,
+        TwoHosts(lab_name(), rate_bytes_s=125e6) as two_hosts,
+        Travels(two_hosts, with_disk(two_hosts, LinuxSettings(nic_count=2)), over_ssh=True) as travels,
         Watching(two_hosts.client, echo=4, stream=2, udp=1, journal=True) as watching,
         Watching(two_hosts.client, echo=1, address=SECOND_GUEST_ADDRESS) as second,
     ):
         for number in range(MOVES):
             report = await travels.move()
-            assert (report.outcome, report.warnings) == ("completed", ()), report.reason
+            assert (report.outcome, report.warnings) == ("completed", ()), (report.reason, report.warnings)
+            assert any("TLS" in event.channel for event in travels.events if isinstance(event, Prepared))
             travels.check_journal(watching.acknowledged)
             assert travels.guest.host.name == "BA"[number % 2]
         flows = await watching.end() | {"second card": (await second.end())["echo1"]}

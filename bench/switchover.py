@@ -19,7 +19,7 @@ from bench.travelling_guest import TravellingGuest
 from livemig.cli.options import SIZE
 from livemig.core.errors import GuestError
 from livemig.core.observation import Observation
-from livemig.core.policy import FIXED_DOWNTIME_PRIOR_S
+from livemig.core.switchover import FIXED_DOWNTIME_PRIOR_S
 from livemig.lab.launched_machine import LaunchedMachine
 from livemig.lab.machine import Machine, MachineSettings
 from livemig.qemu.monitor import Monitor
@@ -174,4 +174,4 @@ def _fixed_part(samples: list[Switchover]) -> tuple[tuple[Total, ...], tuple[str
         Total("within_prior_percent", "downtimes within it", 100 * within_count / len(samples)),
     )
     note = "the guest is idle and leaves next to nothing to send: its downtime is the fixed part of any downtime"
-    return totals, (f"{note} (FIXED_DOWNTIME_PRIOR_S in livemig/core/policy.py)",)
+    return totals, (f"{note} (FIXED_DOWNTIME_PRIOR_S in livemig/core/switchover.py)",)

@@ -66,7 +66,7 @@ def _limits(command: Any, *, bandwidth: str | None = None) -> Any:
             "--deadline",
             heading=_LIMITS,
             type=DURATION,
-            help="Time within which the guest must have moved. Without it livemig tries for ever.",
+            help="Time within which the guest must have moved. Without it livemig tries until it sees no hope.",
         ),
         _option(
             "--at-deadline",
@@ -74,7 +74,22 @@ def _limits(command: Any, *, bandwidth: str | None = None) -> Any:
             type=click.Choice(["cancel", "pause"]),
             default="cancel",
             show_default=True,
-            help="What then: give up, or stop the guest and send the rest however long it takes.",
+            help="What then, or as soon as it is clear that nothing else is left: give up, or stop the guest and send "
+            "the rest however long it takes.",
+        ),
+        _option(
+            "--keep-trying",
+            heading=_LIMITS,
+            is_flag=True,
+            help="Go on when it looks hopeless, until the deadline; without one for ever.",
+        ),
+        _option(
+            "--prefer",
+            heading=_LIMITS,
+            type=click.Choice(["time", "downtime"]),
+            default="time",
+            show_default=True,
+            help="Within the limit: move as soon as it holds, or use the time there is to stand still less.",
         ),
         _option(
             "--probation",
@@ -357,6 +372,8 @@ def _plan(
     bandwidth: float | None,
     deadline: float | None,
     at_deadline: str,
+    keep_trying: bool,
+    prefer: str,
     probation: float,
     keep_source: bool,
     sample: float = 0.0,
@@ -364,7 +381,7 @@ def _plan(
     migrate_address: str | None = None,
     **handover: Any,
 ) -> Plan:
-    from livemig.core.plan import AtDeadline, Plan, Security
+    from livemig.core.plan import AtDeadline, Plan, Prefer, Security
 
     try:
         return Plan(
@@ -372,6 +389,8 @@ def _plan(
             bandwidth_bytes_s=bandwidth,
             deadline_s=deadline,
             at_deadline=AtDeadline(at_deadline),
+            keep_trying=keep_trying,
+            prefer=Prefer(prefer),
             probation_s=probation,
             keep_source=keep_source,
             sample_s=sample,
@@ -395,7 +414,7 @@ def simulate(*, as_json: bool, trace: Path | None, seed: int, count: int, **aske
     """
     from livemig.cli.simulate import asked_of, run_simulation
 
-    limits = ("downtime_limit", "bandwidth", "deadline", "at_deadline", "probation")
+    limits = ("downtime_limit", "bandwidth", "deadline", "at_deadline", "keep_trying", "prefer", "probation")
     plan = _plan(keep_source=False, **{name: asked.pop(name) for name in limits})
     return run_simulation(plan=plan, asked=asked_of(**asked), seed=seed, count=count, trace_path=trace, as_json=as_json)
 

@@ -27,6 +27,17 @@ class SetBandwidth(msgspec.Struct, frozen=True, kw_only=True, tag="set-bandwidth
         return f"bandwidth {format_rate(self.bandwidth_bytes_s)}"
 
 
+class SetSwitchoverBandwidth(msgspec.Struct, frozen=True, kw_only=True, tag="set-switchover-bandwidth"):
+    """Sets QEMU's ``avail-switchover-bandwidth``, which its threshold is reckoned with; None is its own estimate."""
+
+    bandwidth_bytes_s: float | None
+
+    def __str__(self) -> str:
+        if self.bandwidth_bytes_s is None:
+            return "switchover bandwidth as QEMU estimates it"
+        return f"switchover bandwidth {format_rate(self.bandwidth_bytes_s)}"
+
+
 class ContinueSwitchover(msgspec.Struct, frozen=True, tag="continue-switchover"):
     """Lets a QEMU that waits in ``pre-switchover`` send the rest: ``migrate-continue``."""
 
@@ -55,4 +66,4 @@ class Settle(msgspec.Struct, frozen=True, tag="settle"):
         return "read the truth from both sides"
 
 
-Action = SetDowntimeLimit | SetBandwidth | ContinueSwitchover | Cancel | Yank | Settle
+Action = SetDowntimeLimit | SetBandwidth | SetSwitchoverBandwidth | ContinueSwitchover | Cancel | Yank | Settle

@@ -30,10 +30,10 @@ from livemig.core.link import Link
 from livemig.core.observation import Observation
 from livemig.core.past import PastMigration, fixed_downtime_of
 from livemig.core.plan import Plan
-from livemig.core.policy import FIXED_DOWNTIME_PRIOR_S
 from livemig.core.prediction import Forecast
 from livemig.core.rounds import Round
 from livemig.core.scan import CAPPED_SLOT_S, SEGMENT_COUNT, Particles
+from livemig.core.switchover import FIXED_DOWNTIME_PRIOR_S
 
 PAGE_BYTES = 4096
 CURVE_COUNT = 32

@@ -21,6 +21,8 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True, tag="prepared"):
     """The guest's memory, as ``query-memory-size-summary`` gives it."""
     known: Foreknowledge = Foreknowledge()
     """What is known of the guest and the link beforehand."""
+    takes_switchover_bandwidth: bool = False
+    """Whether the source has ``avail-switchover-bandwidth``: not 7.2."""
 
 
 class Observed(msgspec.Struct, frozen=True, kw_only=True, tag="observed"):

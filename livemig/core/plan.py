@@ -50,6 +50,15 @@ class SwitchoverMoment(StrEnum):
     """As soon as the guest runs at the destination."""
 
 
+class Prefer(StrEnum):
+    """What is worth more, within the downtime limit."""
+
+    TIME = "time"
+    """Switch over as soon as the limit holds."""
+    DOWNTIME = "downtime"
+    """Use the time there is to let the guest stand still less."""
+
+
 class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What the user asked of one migration.
 
@@ -58,7 +67,9 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         bandwidth_bytes_s: Cap on what is sent while the guest runs, in bytes per second; None is unlimited.
             QEMU's last step, while the guest stands still, is not held to it.
         deadline_s: Time from ``migrate`` within which the guest must have moved, in seconds; None is no deadline.
-        at_deadline: What to do when the deadline comes.
+        at_deadline: What to do when the deadline comes, or as soon as it is clear that nothing else is left.
+        keep_trying: Go on although it looks hopeless: until the deadline, or for ever without one.
+        prefer: What is worth more, within the limit.
         probation_s: How long the destination is watched before the source is retired, in seconds.
         keep_source: Leave the source paused instead of quitting it.
         pause_before_switchover: Let QEMU stop the guest and wait for livemig's word before it sends the rest. A last
@@ -84,6 +95,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     bandwidth_bytes_s: float | None = None
     deadline_s: float | None = None
     at_deadline: AtDeadline = AtDeadline.CANCEL
+    keep_trying: bool = False
+    prefer: Prefer = Prefer.TIME
     probation_s: float = 2.0
     keep_source: bool = False
     pause_before_switchover: bool = False
@@ -142,12 +155,16 @@ class PlanChange(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         bandwidth_bytes_s: See `Plan`.
         deadline_s: See `Plan`; counted from ``migrate``, not from the change.
         at_deadline: See `Plan`.
+        keep_trying: See `Plan`.
+        prefer: See `Plan`.
     """
 
     downtime_limit_s: float | None = None
     bandwidth_bytes_s: float | None = None
     deadline_s: float | None = None
     at_deadline: AtDeadline | None = None
+    keep_trying: bool | None = None
+    prefer: Prefer | None = None
 
     def applied_to(self, plan: Plan) -> Plan:
         """Returns the changed plan.

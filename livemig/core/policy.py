@@ -1,10 +1,9 @@
 """Decides what to do to a migration under way: one input in, one decision out. No I/O, no clock.
 
-The rule for the switchover: at the first crossing of the user's downtime limit. QEMU itself fires at it (it
-compares what is left with the bandwidth of the last ~100 ms slot times ``downtime-limit``), so the rule holds even
-while livemig stalls. Everything else here keeps that rule safe: the guard of the first slot, the deadline, the
-watchdog on progress, and the bound on how long a guest may stand still. What to do when it is over is not decided
-here but in the outcome table.
+When to switch over is the rule's to say (`livemig.core.switchover`). QEMU itself fires: it compares what is left with
+the bandwidth of the last ~100 ms slot times ``downtime-limit``, so a rule holds even while livemig stalls. Everything
+here keeps that safe: the guard of the first slot, the deadline, the watchdog on progress, and the bound on how long a
+guest may stand still. What to do when it is over is not decided here but in the outcome table.
 """
 
 from __future__ import annotations
@@ -13,15 +12,7 @@ from typing import assert_never
 
 import msgspec
 
-from livemig.core.action import (
-    Action,
-    Cancel,
-    ContinueSwitchover,
-    SetBandwidth,
-    SetDowntimeLimit,
-    Settle,
-    Yank,
-)
+from livemig.core.action import Action, Cancel, ContinueSwitchover, Settle, Yank
 from livemig.core.errors import PlanError, PolicyError
 from livemig.core.inputs import (
     ActionRefused,
@@ -39,24 +30,15 @@ from livemig.core.inputs import (
 )
 from livemig.core.observation import Observation
 from livemig.core.phases import Phase, next_phase
-from livemig.core.plan import DOWNTIME_LIMIT_LEAST_S, DOWNTIME_LIMIT_MOST_S, AtDeadline, Plan
+from livemig.core.plan import AtDeadline, Plan
+from livemig.core.rule import Rule, Wanted
+from livemig.core.settings import Settings
 from livemig.core.status import MigrationStatus, RunState
-from livemig.core.units import format_duration, format_rate
-
-FIXED_DOWNTIME_PRIOR_S = 0.012
-"""Downtime that no bandwidth shortens: the last sync, device state, loading, one ``cont``. Measured with
-``python -m bench switchover`` on idle guests; taken until a report of this pair of QEMUs says better."""
+from livemig.core.switchover import Switchover, first_crossing, fixed_downtime_s
+from livemig.core.units import format_duration
 
 SLOT_S = 0.1
 """QEMU counts bandwidth over slots of this length: what it says within the first one after the guard is the guard's."""
-GUARD_SLOT_S = 0.2
-"""While QEMU has not counted a first ~100 ms slot its threshold is 0, and a first pass that ends within it stops the
-guest with everything dirty still to send (7.2, 10.0). The guard stretches a first pass of only zero pages to this."""
-ZERO_PAGE_SENT_BYTES = 9
-"""What a zero page costs on the wire: its header."""
-GUARD_LEAST_BYTES_S = 2e6
-GUARD_MOST_BYTES_S = 64 * 2**20
-
 FROZEN_AFTER_S = 5.0
 """Counters that have not moved for so long mean a dead link or a hung peer: QEMU itself would wait for ever."""
 CANCEL_BOUND_S = 5.0
@@ -93,15 +75,17 @@ class Policy:
         failure_reason: What livemig saw fail, so that it gave up; or None.
     """
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, rule: Rule | None = None) -> None:
+        """Takes a plan, and a rule for the switchover; None is livemig's own."""
         self.plan = plan
         self.phase = Phase.SETUP
         self.cancel_reason: str | None = None
         self.failure_reason: str | None = None
-        self._downtime_limit_s: float | None = None
-        self._bandwidth_bytes_s: float | None = None
-        self._guard_bytes_s: float | None = None
-        self._lifted = False
+        self._rule: Rule = Switchover() if rule is None else rule
+        self._wanted = first_crossing(plan)
+        self._begun = False
+        self._limits = Settings()
+        self._hopeless = False
         self._progress: tuple[int, int] | None = None
         self._progress_time_s: float | None = None
         self._last: Observation | None = None
@@ -114,9 +98,7 @@ class Policy:
     @property
     def fixed_downtime_s(self) -> float:
         """The part of the downtime taken as fixed, in seconds: measured for this pair, else the prior."""
-        if self.plan.fixed_downtime_s is None:
-            return FIXED_DOWNTIME_PRIOR_S
-        return self.plan.fixed_downtime_s
+        return fixed_downtime_s(self.plan)
 
     @property
     def expected_downtime_s(self) -> float | None:
@@ -150,7 +132,7 @@ class Policy:
             case RunStateSeen():
                 return self._run_state(seen)
             case Tick():
-                return self._watch(seen.time_s)
+                return self._ticked(seen.time_s)
             case Tuned():
                 return self._tuned(seen)
             case CancelRequested():
@@ -163,21 +145,14 @@ class Policy:
                 assert_never(seen)
 
     def _prepared(self, seen: Prepared) -> Decision:
-        zero_pass_bytes = seen.memory_bytes / 4096 * ZERO_PAGE_SENT_BYTES
-        guard_bytes_s = min(max(zero_pass_bytes / GUARD_SLOT_S, GUARD_LEAST_BYTES_S), GUARD_MOST_BYTES_S)
-        self._guard_bytes_s = guard_bytes_s
+        self._limits.guard(seen.memory_bytes)
+        self._limits.takes_switchover_bandwidth = seen.takes_switchover_bandwidth
         self._progress_time_s = seen.time_s
+        self._wanted, self._begun = self._rule.begin(self.plan, seen), True
         return self._decide(
             *self._settings(),
-            reason=f"begin with {self._bandwidth_words()} until QEMU has counted its first slot, lest it stop the "
-            f"guest too early; {self._rule()}",
-        )
-
-    def _rule(self) -> str:
-        source = "prior" if self.plan.fixed_downtime_s is None else "measured"
-        return (
-            f"switch over as soon as what is left fits into the limit of {format_duration(self.plan.downtime_limit_s)}"
-            f" less {format_duration(self.fixed_downtime_s)} fixed part ({source})"
+            reason=f"begin with {self._limits.bandwidth_words(self.plan)} until QEMU has counted its first slot, lest "
+            f"it stop the guest too early; {self._wanted.reason}",
         )
 
     def _observed(self, seen: Observed) -> Decision:
@@ -186,20 +161,46 @@ class Policy:
         if progress != self._progress:
             self._progress, self._progress_time_s = progress, seen.time_s
         decision = self._status(observation.status, seen.time_s)
-        counts = self._guard_bytes_s is None and seen.time_s >= self._counts_from_s
+        counts = not self._limits.guarded and seen.time_s >= self._counts_from_s
         if counts and self._stopped_time_s is None:
             self._last = observation  # what is left in the middle of a switchover is not what one would cost
         if decision.actions or self.phase is not Phase.PRECOPY:
             return decision
-        if self._guard_bytes_s is not None and observation.throughput_bytes_s:
-            self._guard_bytes_s, self._counts_from_s = None, seen.time_s + SLOT_S
-            return self._decide(*self._settings(), reason=f"QEMU counts: {self._bandwidth_words()}")
+        if self._limits.guarded and observation.throughput_bytes_s:
+            self._limits.let_go()
+            self._counts_from_s = seen.time_s + SLOT_S
+            bandwidth = self._limits.bandwidth_words(self.plan)
+            return self._decide(*self._settings(), reason=f"QEMU counts: {bandwidth}")
         watched = self._watch(seen.time_s)
-        return watched if watched.reason else decision
+        if watched.reason or self._stopped_time_s is not None or not self._begun:
+            return watched if watched.reason else decision
+        ruled = self._follow(self._rule.observe(observation), seen.time_s)
+        return ruled if ruled.reason else decision
 
-    def _bandwidth_words(self) -> str:
-        bandwidth_bytes_s = self._wanted_bandwidth_bytes_s()
-        return "no cap on bandwidth" if bandwidth_bytes_s is None else f"bandwidth {format_rate(bandwidth_bytes_s)}"
+    def _follow(self, wanted: Wanted, time_s: float) -> Decision:
+        """Does what the rule wants, and what is to be done where it sees no hope."""
+        before, self._wanted = self._wanted, wanted
+        if wanted.hopeless and not self._hopeless and not self._limits.lifted:
+            self._hopeless = True
+            if not self.plan.keep_trying:
+                return self._without_hope(wanted.hopeless, time_s)
+            return self._decide(*self._settings(), reason=f"{wanted.hopeless}; trying on, as asked")
+        self._hopeless = bool(wanted.hopeless)
+        if wanted == before:
+            return self._decide()
+        actions = self._settings()
+        return self._decide(*actions, reason=wanted.reason if actions else "")
+
+    def _without_hope(self, reason: str, time_s: float) -> Decision:
+        """Does at once what the deadline would bring."""
+        if self.plan.at_deadline is AtDeadline.CANCEL:
+            return self._cancel(reason, time_s)
+        self._limits.lift()
+        return self._decide(
+            *self._settings(),
+            reason=f"{reason}; lift the limits now, as asked for the deadline, so that the guest stops and the rest is "
+            "sent",
+        )
 
     def _status(self, status: MigrationStatus, time_s: float) -> Decision:
         before = self.phase
@@ -248,6 +249,13 @@ class Policy:
             return self._decide(reason=reason)
         return self._end(unwanted, time_s)
 
+    def _ticked(self, time_s: float) -> Decision:
+        watched = self._watch(time_s)
+        copies = self.phase is Phase.PRECOPY and self._stopped_time_s is None and self._ending_time_s is None
+        if watched.reason or not copies or not self._begun:
+            return watched
+        return self._follow(self._rule.passed(time_s), time_s)
+
     def _watch(self, time_s: float) -> Decision:
         """What time alone brings: the deadline, the watchdog, the bound on standing still, the bound on ending."""
         if self._ending_time_s is not None:
@@ -280,11 +288,11 @@ class Policy:
 
     def _deadline(self, time_s: float) -> Decision:
         plan = self.plan
-        if plan.deadline_s is None or time_s < plan.deadline_s or self._lifted:
+        if plan.deadline_s is None or time_s < plan.deadline_s or self._limits.lifted:
             return self._decide()
         if plan.at_deadline is AtDeadline.CANCEL:
             return self._cancel(f"the deadline of {format_duration(plan.deadline_s)} has come", time_s)
-        self._lifted, self._guard_bytes_s = True, None
+        self._limits.lift()
         return self._decide(
             *self._settings(),
             reason=f"the deadline of {format_duration(plan.deadline_s)} has come: lift the limits, as asked, "
@@ -298,8 +306,11 @@ class Policy:
             return self._decide(reason=f"not changed: {error}")
         pause = self.plan.at_deadline is AtDeadline.PAUSE
         if not pause or self.plan.deadline_s is None or seen.time_s < self.plan.deadline_s:
-            self._lifted = False
-        return self._decide(*self._settings(), reason=f"as the user asks: {self._rule()}; {self._bandwidth_words()}")
+            self._limits.lifted = False
+        self._wanted = self._rule.tuned(self.plan, seen.time_s) if self._begun else first_crossing(self.plan)
+        self._hopeless = False
+        bandwidth = self._limits.bandwidth_words(self.plan)
+        return self._decide(*self._settings(), reason=f"as the user asks: {self._wanted.reason}; {bandwidth}")
 
     def _cancel(self, reason: str, time_s: float) -> Decision:
         ending = self._ending_time_s is not None
@@ -335,34 +346,13 @@ class Policy:
     def _stop_bound_s(self) -> float:
         """How long the guest may stand still before the source is freed: three times what was expected, and 1 s."""
         expected_s = self.plan.downtime_limit_s
-        if self._lifted:
+        if self._limits.lifted:
             expected_s = max(expected_s, self.expected_downtime_s or 0.0)
         return 3 * expected_s + 1.0
 
-    def _wanted_downtime_limit_s(self) -> float:
-        if self._lifted:
-            return DOWNTIME_LIMIT_MOST_S
-        return max(DOWNTIME_LIMIT_LEAST_S, self.plan.downtime_limit_s - self.fixed_downtime_s)
-
-    def _wanted_bandwidth_bytes_s(self) -> float | None:
-        if self._lifted:
-            return None
-        caps = [cap for cap in (self.plan.bandwidth_bytes_s, self._guard_bytes_s) if cap is not None]
-        return min(caps, default=None)
-
     def _settings(self) -> tuple[Action, ...]:
         """The settings that differ from what QEMU was told last."""
-        actions: list[Action] = []
-        downtime_limit_s = self._wanted_downtime_limit_s()
-        first = self._downtime_limit_s is None
-        if downtime_limit_s != self._downtime_limit_s:
-            self._downtime_limit_s = downtime_limit_s
-            actions.append(SetDowntimeLimit(downtime_limit_s=downtime_limit_s))
-        bandwidth_bytes_s = self._wanted_bandwidth_bytes_s()
-        if first or bandwidth_bytes_s != self._bandwidth_bytes_s:
-            self._bandwidth_bytes_s = bandwidth_bytes_s
-            actions.append(SetBandwidth(bandwidth_bytes_s=bandwidth_bytes_s))
-        return tuple(actions)
+        return self._limits.actions(self.plan, self._wanted)
 
     def _decide(self, *actions: Action, reason: str = "") -> Decision:
         return Decision(phase=self.phase, actions=actions, reason=reason)

@@ -20,6 +20,7 @@ from livemig.core.action import (
     ContinueSwitchover,
     SetBandwidth,
     SetDowntimeLimit,
+    SetSwitchoverBandwidth,
     Settle,
     Yank,
 )
@@ -129,10 +130,15 @@ class LiveMigration:
         """Changes the plan while the migration runs."""
         self.watch.put(inputs.Tuned(time_s=self.now_s, change=change))
 
-    def begin(self, memory_bytes: int, known: Foreknowledge) -> tuple[Action, ...]:
+    def begin(self, memory_bytes: int, known: Foreknowledge, *, takes_switchover_bandwidth: bool) -> tuple[Action, ...]:
         """Makes the first forecast; returns the settings to make before ``migrate``."""
         self.started_s = time.monotonic()
-        item = inputs.Prepared(time_s=self.now_s, memory_bytes=memory_bytes, known=known)
+        item = inputs.Prepared(
+            time_s=self.now_s,
+            memory_bytes=memory_bytes,
+            known=known,
+            takes_switchover_bandwidth=takes_switchover_bandwidth,
+        )
         decision = self.step(item)
         self._look_ahead(item)
         return decision.actions
@@ -338,6 +344,8 @@ class LiveMigration:
                 await self._source.settings.set_downtime_limit(limit_s)
             case SetBandwidth(bandwidth_bytes_s=bandwidth_bytes_s):
                 await self._source.settings.set_bandwidth(bandwidth_bytes_s)
+            case SetSwitchoverBandwidth(bandwidth_bytes_s=bandwidth_bytes_s):
+                await self._source.settings.set_switchover_bandwidth(bandwidth_bytes_s)
             case ContinueSwitchover():
                 await monitor.execute("migrate-continue", {"state": "pre-switchover"}, timeout_s=ACTION_BOUND_S)
             case Cancel():

@@ -33,6 +33,7 @@ from livemig.engine.prepare import Preparation
 from livemig.engine.recorder import TraceRecorder
 from livemig.engine.settle import Settlement
 from livemig.engine.watch import Watch
+from livemig.qemu.introspection import query_parameters
 
 ASLEEP_FOR_GOOD = (
     "the guest arrived asleep at a QEMU that `cont` does not prepare for its waking (before 9.0): once it is woken it "
@@ -120,7 +121,11 @@ class Run:
         self._put(event)
 
     async def _set_limits(self) -> None:
-        for action in self.live.begin(self._source.facts.memory_bytes, self._foresight.known):
+        takes_bandwidth = "avail-switchover-bandwidth" in await query_parameters(self._source.monitor)
+        first = self.live.begin(
+            self._source.facts.memory_bytes, self._foresight.known, takes_switchover_bandwidth=takes_bandwidth
+        )
+        for action in first:
             await self.live.apply(action)
 
     def _tell_sampled(self, passed_s: float, wanted_s: float) -> None:

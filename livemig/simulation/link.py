@@ -13,6 +13,9 @@ import numpy as np
 from livemig.core.errors import PlanError
 from livemig.simulation.wavering import GRID_S, Wavering
 
+STEADY_S = 5 * GRID_S
+"""So long a rate that wavers stays as it is: as long as a slot of QEMU's, whose mean is what anybody sees of it."""
+
 
 class Outage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A time during which a link carries less.
@@ -68,16 +71,24 @@ class Link:
 
     def rate_bytes_s(self, time_s: float) -> float:
         """Returns what it carries at a moment, 0 in an outage."""
-        return self.setting.rate_bytes_s * self._noise.ratio(time_s) * self._left(time_s)
+        from_s = self._step(time_s) * STEADY_S
+        noise = 1.0 if self._noise.steady else self._noise.mean_ratio(from_s, from_s + STEADY_S)
+        return self.setting.rate_bytes_s * noise * self._left(time_s)
 
     def steady_until_s(self, time_s: float) -> float:
         """Returns until when the rate stays as it is now; infinite when it always does."""
         edges_s = [math.inf]
         if not self._noise.steady:
-            edges_s.append((int(time_s / GRID_S) + 1) * GRID_S)
+            edges_s.append((self._step(time_s) + 1) * STEADY_S)
         for outage in self.setting.outages:
             edges_s += [edge_s for edge_s in (outage.start_s, outage.start_s + outage.duration_s) if edge_s > time_s]
         return min(edges_s)
+
+    @staticmethod
+    def _step(time_s: float) -> int:
+        """Which step of the noise a moment is in; a step's very end, as floats have it, is in the next."""
+        step = int(time_s / STEADY_S)
+        return step + 1 if (step + 1) * STEADY_S <= time_s else step
 
     def _left(self, time_s: float) -> float:
         for outage in self.setting.outages:

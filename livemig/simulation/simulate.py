@@ -22,6 +22,7 @@ from livemig.core.action import (
     ContinueSwitchover,
     SetBandwidth,
     SetDowntimeLimit,
+    SetSwitchoverBandwidth,
     Settle,
     Yank,
 )
@@ -183,7 +184,12 @@ class _Simulation:
             )
             self._records.append(header)
         memory_bytes = self._setting.guest.memory_bytes
-        for action in self._decide(inputs.Prepared(time_s=0.0, memory_bytes=memory_bytes)).actions:
+        prepared = inputs.Prepared(
+            time_s=0.0,
+            memory_bytes=memory_bytes,
+            takes_switchover_bandwidth=self._source.rules.takes_bandwidth,
+        )
+        for action in self._decide(prepared).actions:
             self._apply(action)
         self.at(0.0, self._resume_thread)
         self.at(self._costs.connect_s, self._await_poll)
@@ -341,6 +347,8 @@ class _Simulation:
                 source.downtime_limit_ms = round(limit_s * 1000)
             case SetBandwidth(bandwidth_bytes_s=bandwidth_bytes_s):
                 source.max_bandwidth_bytes_s = int(bandwidth_bytes_s or 0)
+            case SetSwitchoverBandwidth(bandwidth_bytes_s=bandwidth_bytes_s):
+                source.avail_switchover_bandwidth_bytes_s = int(bandwidth_bytes_s or 0)
             case ContinueSwitchover():
                 source.continued = True
                 self._resume_thread()

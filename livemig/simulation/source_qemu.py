@@ -106,6 +106,8 @@ class SourceQemu:
         self._generator, self._say, self._horizon_s = generator, say, horizon_s
         self.page_bytes = setting.guest.page_bytes
         self._clock_offset_ms = float(generator.uniform(0, 1))
+        spread = setting.costs.device_spread_ratio
+        self._device_ratio, self._resume_ratio = (float(generator.lognormal(0.0, spread)) for _ in range(2))
         self._slot_start_ms = self._slot_start_bytes = self._slot_start_pages = 0
         self._iterating: tuple[int, int] | None = None
         self._before_bytes = 0
@@ -304,7 +306,7 @@ class SourceQemu:
     def _hand_over(self) -> Thread:
         """Device state goes over and the destination says that it has loaded it."""
         sending, costs = self.status, self.costs
-        left_s = costs.device_s * float(self._generator.lognormal(0.0, costs.device_spread_ratio))
+        left_s = costs.device_s * self._device_ratio
         while not (rate_bytes_s := self.link.rate_bytes_s(self.now_s)):
             yield self.link.steady_until_s(self.now_s)
             if self.status is not sending:
@@ -323,7 +325,7 @@ class SourceQemu:
         self.run_state = RunState.POSTMIGRATE
         self.set_status(MigrationStatus.COMPLETED)
         self._say(Said.DESTINATION_COMPLETED, None)
-        yield self.now_s + costs.resume_s * float(self._generator.lognormal(0.0, costs.device_spread_ratio))
+        yield self.now_s + costs.resume_s * self._resume_ratio
         self._say(Said.DESTINATION_RESUME, None)
 
     def _pause(self) -> Thread:

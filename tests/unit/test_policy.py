@@ -29,13 +29,13 @@ from livemig.core.phases import TRANSITIONS, Phase
 from livemig.core.plan import AtDeadline, Plan, PlanChange
 from livemig.core.policy import (
     CANCEL_BOUND_S,
-    FIXED_DOWNTIME_PRIOR_S,
     FROZEN_AFTER_S,
     STOPPED_BY_QEMU,
     Decision,
     Policy,
 )
 from livemig.core.status import MigrationStatus, RunState
+from livemig.core.switchover import FIXED_DOWNTIME_PRIOR_S
 
 MiB = 2**20
 PLAN = Plan(downtime_limit_s=0.3)

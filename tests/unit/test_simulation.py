@@ -488,7 +488,8 @@ def test_who_does_not_heed_the_end_is_broken_off():
 def test_one_that_never_ends_is_ended():
     """A guest that dirties more than fits, without a deadline."""
     setting = Setting(guest=guest_of("sweep", dirty_rate_bytes_s=3000), bound_s=4.0)
-    run = simulate(setting, Plan(downtime_limit_s=0.02, bandwidth_bytes_s=20e6), seed=1)
+    plan = Plan(downtime_limit_s=0.02, bandwidth_bytes_s=20e6, keep_trying=True)
+    run = simulate(setting, plan, seed=1)
     assert run.outcome is Outcome.CANCELLED
     assert 4.0 < run.total_s < 4.3
 

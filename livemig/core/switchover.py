@@ -1,0 +1,281 @@
+"""livemig's own rule for the switchover: what may be left when QEMU fires. Pure; `livemig.core.policy` is around it.
+
+It never lets QEMU fire at more than the user's limit less the fixed part of a switchover, at the bandwidth that the
+link has shown to have with 99.5 %. Within that,
+
+- ``prefer time`` fires at the first crossing;
+- ``prefer downtime`` holds out for a reservation value: far below the guest's floor at first, since a calm moment or
+  the trough of a period may come, then rising through what the floor may be, and to the limit before the time is over.
+
+The floor comes from D(T), fitted to the rounds (`livemig.core.reach`). Where even half the guest's pace would keep it
+above the limit, it says that there is no hope, and what would do.
+"""
+
+from __future__ import annotations
+
+from math import log
+from statistics import median
+from typing import TYPE_CHECKING
+
+from livemig.core.dirty_sample import DirtySample
+from livemig.core.inputs import Prepared
+from livemig.core.observation import Observation
+from livemig.core.plan import DOWNTIME_LIMIT_LEAST_S, Plan, Prefer
+from livemig.core.rounds import Round, RoundTracker
+from livemig.core.rule import Wanted
+from livemig.core.slots import Slots
+from livemig.core.units import format_duration, format_rate
+
+if TYPE_CHECKING:
+    from livemig.core.reach import Reach
+
+FIXED_DOWNTIME_PRIOR_S = 0.012
+"""Downtime that no bandwidth shortens: the last sync, device state, loading, one ``cont``. Measured with
+``python -m bench switchover`` on idle guests; taken until a report of this pair of QEMUs says better."""
+PAGE_BYTES = 4096
+ROUNDS_KEPT = 16
+ROUND_DEVIATION = 0.02
+"""Relative, of a round's newly dirtied pages."""
+MOST_OLD_SHARE = 0.8
+"""Rounds that sent less than the rest of what they began with tell little of the guest."""
+FIT_PERIOD_S = 0.5
+"""A fit takes some milliseconds: at most one in this time."""
+DECAY_RATIO = 0.93
+"""Rounds that leave less than this share of the round before are still on their way down to the floor."""
+DECAYED_AFTER = 2
+CHANGE_LEAST_RATIO = 0.05
+"""A threshold that moves by less is not worth a command."""
+
+FIRST_SHARE, LAST_SHARE = 0.1, 1.15
+"""The reservation value goes from the one to the other share of the floor."""
+PATIENCE_SHARE = 0.75
+"""In this share of the time there is; in what is left it goes on to the limit."""
+RESERVE_SHARE, RESERVE_LEAST_S = 0.15, 1.5
+"""What of the time after the first copy is kept for crossing the limit itself."""
+HOLD_LEAST_S = 10.0
+"""Without a deadline it holds out as long as the first copy took, and so long at least."""
+TIGHT_RATIO = 0.7
+"""A floor above this share of the limit: holding out gains little and may miss the limit."""
+RISING_AFTER, RISING_RATE_S, RISING_SIGNIFICANCE = 5, 0.02, 4.0
+"""So many rounds that show growth by so much a second, so clearly: it gets no better."""
+RISING_WINDOW_S, RISING_MOST_RATIO = 4.0, 2.0
+"""Over that window; what has more than doubled may as well come down again."""
+WORTH_RATIO = 0.5
+"""It waits the whole of its patience for a gain of this share of the downtime; for less, in proportion."""
+
+HOPELESS_PACE = 0.5
+"""A guest may be calmer than it was by this much, and soon: only what is hopeless even then is called so."""
+HOPELESS_AFTER_ROUNDS = 2
+REMEDY_RATIO = 1.1
+"""Over what the last passes left: rounds differ."""
+
+
+def fixed_downtime_s(plan: Plan) -> float:
+    """The part of the downtime taken as fixed, in seconds: measured for this pair, else the prior."""
+    return FIXED_DOWNTIME_PRIOR_S if plan.fixed_downtime_s is None else plan.fixed_downtime_s
+
+
+def first_crossing(plan: Plan) -> Wanted:
+    """What is wanted while nothing is known: the first crossing of the limit less the fixed part."""
+    source = "prior" if plan.fixed_downtime_s is None else "measured"
+    return Wanted(
+        downtime_limit_s=max(DOWNTIME_LIMIT_LEAST_S, plan.downtime_limit_s - fixed_downtime_s(plan)),
+        reason=f"switch over as soon as what is left fits into the limit of {format_duration(plan.downtime_limit_s)}"
+        f" less {format_duration(fixed_downtime_s(plan))} fixed part ({source})",
+    )
+
+
+class Switchover:
+    """The rule of one migration; see `livemig.core.rule.Rule`."""
+
+    def __init__(self) -> None:
+        self._plan = Plan()
+        self._page_count = 1.0
+        self._takes_switchover_bandwidth = False
+        self._tracker, self._slots = RoundTracker(), Slots()
+        self._samples: list[DirtySample] = []
+        self._left_s: list[tuple[float, float]] = []
+        self._floors_s: list[float] = []
+        self._copied_s: float | None = None
+        self._remaining_bytes = 0
+        self._reach: Reach | None = None
+        self._fitted_s = 0.0
+        self._hopeless = ""
+        self._last = first_crossing(self._plan)
+
+    def begin(self, plan: Plan, seen: Prepared) -> Wanted:
+        """Takes what is known before ``migrate``."""
+        self._plan = plan
+        self._page_count = max(1.0, seen.memory_bytes / PAGE_BYTES)
+        self._takes_switchover_bandwidth = seen.takes_switchover_bandwidth
+        self._last = self._want(seen.time_s)
+        return self._last
+
+    def observe(self, observation: Observation) -> Wanted:
+        """Takes a reply of the source while its guest runs and memory is copied."""
+        self._slots.observe(observation)
+        finished = self._tracker.observe(observation)
+        if finished is not None:
+            self._round(finished)
+            self._judge(observation.time_s)
+        return self.passed(observation.time_s)
+
+    def passed(self, time_s: float) -> Wanted:
+        """Takes that time went by; what would change next to nothing stays as it is."""
+        wanted, last = self._want(time_s), self._last
+        moved = abs(log(wanted.downtime_limit_s / last.downtime_limit_s)) > CHANGE_LEAST_RATIO
+        if moved or wanted.hopeless != last.hopeless or wanted.switchover_bytes_s != last.switchover_bytes_s:
+            self._last = wanted
+        return self._last
+
+    def tuned(self, plan: Plan, time_s: float) -> Wanted:
+        """Takes a changed plan."""
+        self._plan, self._hopeless = plan, ""
+        self._last = self._want(time_s)
+        return self._last
+
+    def _round(self, finished: Round) -> None:
+        end_s = finished.start_s + finished.duration_s
+        if self._copied_s is None:
+            self._copied_s = end_s
+        pages = self._dirtied_bytes(finished) / PAGE_BYTES
+        self._samples.append(
+            DirtySample(
+                periods_s=(max(finished.duration_s, 1e-3),),
+                weights=(1.0,),
+                dirtied_pages=pages,
+                deviation_pages=ROUND_DEVIATION * pages + 2.0,
+            )
+        )
+        del self._samples[:-ROUNDS_KEPT]
+        bytes_s = self._slots.middle_bytes_s
+        if bytes_s:
+            self._left_s.append((end_s, finished.remaining_bytes / bytes_s))
+
+    def _dirtied_bytes(self, finished: Round) -> float:
+        """What was dirtied in a round, had all of what was left before it been sent in it: the rest is no other."""
+        old_bytes = max(finished.remaining_bytes - finished.newly_dirtied_bytes, 0)
+        before_bytes = self._remaining_bytes or self._page_count * PAGE_BYTES
+        self._remaining_bytes = finished.remaining_bytes
+        sent_share = 1.0 - min(old_bytes / max(before_bytes, 1), MOST_OLD_SHARE)
+        return finished.newly_dirtied_bytes / sent_share
+
+    def _want(self, time_s: float) -> Wanted:
+        wanted = first_crossing(self._plan)
+        limit_s, ratio = wanted.downtime_limit_s, self._slots.safe_ratio(self._plan.bandwidth_bytes_s)
+        bytes_s = self._slots.middle_bytes_s
+        switchover_bytes_s = None
+        if ratio < 1.0 and bytes_s:
+            if self._takes_switchover_bandwidth:
+                switchover_bytes_s = self._steady(bytes_s * ratio)
+            else:
+                limit_s *= ratio * ratio  # the slot that the threshold comes from may have been a good one
+        limit_s = max(limit_s, DOWNTIME_LIMIT_LEAST_S)
+        reason = wanted.reason
+        if self._plan.prefer is Prefer.DOWNTIME:
+            reserved_s = self._reservation_s(time_s, limit_s)
+            if reserved_s < limit_s:
+                limit_s = reserved_s
+                reason = f"hold out for what takes {format_duration(reserved_s)} to send"
+        return Wanted(
+            downtime_limit_s=limit_s, switchover_bytes_s=switchover_bytes_s, reason=reason, hopeless=self._hopeless
+        )
+
+    def _steady(self, bytes_s: float) -> float:
+        """What moved by next to nothing stays as it is."""
+        last = self._last.switchover_bytes_s
+        return last if last and abs(log(bytes_s / last)) < CHANGE_LEAST_RATIO else bytes_s
+
+    def _reservation_s(self, time_s: float, limit_s: float) -> float:
+        """What may be left, in seconds of sending, so that nothing better is to be expected in the time there is."""
+        least_s = DOWNTIME_LIMIT_LEAST_S
+        if self._copied_s is None or not self._left_s:
+            return least_s
+        end_s, copied_s = self._end_s(self._copied_s), self._copied_s
+        if time_s >= end_s:
+            return limit_s
+        last_s = self._left_s[-1][1]
+        lowest_s = min(left_s for seen_s, left_s in self._left_s[-64:] if seen_s > time_s - 8.0 or left_s == last_s)
+        if last_s < RISING_MOST_RATIO * lowest_s and self._rising(time_s):
+            return min(limit_s, LAST_SHARE * last_s)
+        self._fit(time_s)
+        floor_s = min(self._floor_s(), median(self._floors_s or [0.0]))
+        if self._decayed() and floor_s > TIGHT_RATIO * limit_s:
+            return limit_s
+        first_s = max(least_s, FIRST_SHARE * floor_s)
+        target_s = min(limit_s, max(LAST_SHARE * floor_s, 1.05 * lowest_s, first_s))
+        fixed_s = fixed_downtime_s(self._plan)
+        gain_ratio = 1.0 - (first_s + fixed_s) / (target_s + fixed_s)
+        patience_s = PATIENCE_SHARE * (end_s - copied_s) * min(1.0, gain_ratio / WORTH_RATIO)
+        patient_s = copied_s + max(patience_s, 1e-3)
+        if time_s < patient_s:
+            return float(first_s * (target_s / first_s) ** ((time_s - copied_s) / (patient_s - copied_s)))
+        return float(target_s * (limit_s / target_s) ** ((time_s - patient_s) / (end_s - patient_s)))
+
+    def _end_s(self, copied_s: float) -> float:
+        """Until when it holds out: from then on the limit itself is to be crossed."""
+        if self._plan.deadline_s is None:
+            return copied_s + max(HOLD_LEAST_S, copied_s)
+        left_s = self._plan.deadline_s - copied_s
+        return self._plan.deadline_s - max(RESERVE_LEAST_S, RESERVE_SHARE * left_s)
+
+    def _decayed(self) -> bool:
+        """Whether the rounds have come down as far as they do."""
+        left = [left_s for _, left_s in self._left_s[-2:]]
+        return len(self._left_s) >= DECAYED_AFTER and left[-1] > DECAY_RATIO * left[0]
+
+    def _rising(self, time_s: float) -> bool:
+        """Whether what the rounds leave grows, by a line through their logarithms."""
+        recent = [
+            (seen_s, log(max(left_s, 1e-6))) for seen_s, left_s in self._left_s if seen_s > time_s - RISING_WINDOW_S
+        ]
+        count = len(recent)
+        if count < RISING_AFTER:
+            return False
+        mean_s, mean = (sum(column) / count for column in zip(*recent, strict=True))
+        spread = sum((seen_s - mean_s) ** 2 for seen_s, _ in recent)
+        slope = sum((seen_s - mean_s) * (value - mean) for seen_s, value in recent) / max(spread, 1e-9)
+        errors = sum((value - mean - slope * (seen_s - mean_s)) ** 2 for seen_s, value in recent)
+        deviation = (errors / (count - 2) / max(spread, 1e-9)) ** 0.5
+        return bool(slope > RISING_RATE_S and slope > RISING_SIGNIFICANCE * deviation)
+
+    def _floor_s(self) -> float:
+        bytes_s = self._slots.middle_bytes_s
+        if self._reach is None or not bytes_s:
+            return 0.0
+        return self._reach.floor(bytes_s).pending_s
+
+    def _fit(self, time_s: float) -> None:
+        """Fits D(T) to the last rounds, now and then."""
+        from livemig.core.reach import Reach
+
+        due = self._reach is None or time_s - self._fitted_s >= FIT_PERIOD_S
+        if due and self._samples:
+            self._reach, self._fitted_s = Reach(self._samples, self._page_count), time_s
+            self._floors_s.append(self._floor_s())
+
+    def _judge(self, time_s: float) -> None:
+        """Says that there is no hope, or takes it back."""
+        bytes_s = self._slots.middle_bytes_s
+        limit_s = first_crossing(self._plan).downtime_limit_s
+        if len(self._left_s) < HOPELESS_AFTER_ROUNDS or not bytes_s:
+            return
+        if min(left_s for _, left_s in self._left_s[-HOPELESS_AFTER_ROUNDS:]) < limit_s:
+            self._hopeless = ""
+            return
+        self._fit(time_s)
+        if self._reach is None or self._reach.floor(bytes_s, pace=HOPELESS_PACE).pending_s < limit_s:
+            self._hopeless = ""
+            return
+        if not self._hopeless:
+            self._hopeless = self._remedy(bytes_s, limit_s)
+
+    def _remedy(self, bytes_s: float, limit_s: float) -> str:
+        """Why there is no hope, and what would do: room for what its passes leave is enough at any bandwidth."""
+        left_s = REMEDY_RATIO * max(left_s for _, left_s in self._left_s[-HOPELESS_AFTER_ROUNDS:])
+        return (
+            f"the guest dirties its memory too fast for a limit of {format_duration(self._plan.downtime_limit_s)} at "
+            f"{format_rate(bytes_s)}, even at half its pace: a downtime limit of "
+            f"{format_duration(left_s + fixed_downtime_s(self._plan))} or a bandwidth of "
+            f"{format_rate(bytes_s * left_s / limit_s)} would do"
+        )

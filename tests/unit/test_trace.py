@@ -11,7 +11,16 @@ from hypothesis import strategies as st
 
 from livemig.core import event as events
 from livemig.core import inputs
-from livemig.core.action import Action, Cancel, ContinueSwitchover, SetBandwidth, SetDowntimeLimit, Settle, Yank
+from livemig.core.action import (
+    Action,
+    Cancel,
+    ContinueSwitchover,
+    SetBandwidth,
+    SetDowntimeLimit,
+    SetSwitchoverBandwidth,
+    Settle,
+    Yank,
+)
 from livemig.core.errors import TraceError
 from livemig.core.event import DestinationLaunched
 from livemig.core.observation import CompressionThreads, Observation, SocketAddress, XbzrleCache
@@ -98,6 +107,8 @@ ACTIONS: list[Action] = [
     SetDowntimeLimit(downtime_limit_s=0.288),
     SetBandwidth(bandwidth_bytes_s=1e6),
     SetBandwidth(bandwidth_bytes_s=None),
+    SetSwitchoverBandwidth(bandwidth_bytes_s=1e8),
+    SetSwitchoverBandwidth(bandwidth_bytes_s=None),
     ContinueSwitchover(),
     Cancel(),
     Yank(),

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
         AddressError,
         CommandError,
         ConnectError,
+        ControlError,
+        JournalError,
         LivemigError,
         MonitorLost,
         MonitorTimeout,
@@ -26,11 +28,14 @@ if TYPE_CHECKING:
     from livemig.core.report import Downtime, Report
     from livemig.engine.migration import Migration, migrate
     from livemig.engine.planning import plan_migration
+    from livemig.engine.recovery import Recovered, recover
 
 _HOMES = {
     "migrate": "livemig.engine.migration",
     "Migration": "livemig.engine.migration",
     "plan_migration": "livemig.engine.planning",
+    "recover": "livemig.engine.recovery",
+    "Recovered": "livemig.engine.recovery",
     "Plan": "livemig.core.plan",
     "PlanChange": "livemig.core.plan",
     "AtDeadline": "livemig.core.plan",
@@ -48,18 +53,22 @@ _HOMES = {
     "CommandError": "livemig.core.errors",
     "MonitorTimeout": "livemig.core.errors",
     "MonitorLost": "livemig.core.errors",
+    "ControlError": "livemig.core.errors",
+    "JournalError": "livemig.core.errors",
 }
 
 __all__ = [
     "migrate",
     "Migration",
     "plan_migration",
+    "recover",
     "Plan",
     "PlanChange",
     "AtDeadline",
     "Report",
     "Downtime",
     "PlanReport",
+    "Recovered",
     "Outcome",
     "RunningOn",
     "Event",
@@ -71,6 +80,8 @@ __all__ = [
     "CommandError",
     "MonitorTimeout",
     "MonitorLost",
+    "ControlError",
+    "JournalError",
 ]
 
 

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from livemig.cli.config import config_option
+from livemig.cli.control_commands import cancel, recover, status, tune
 from livemig.cli.handover_options import handover_fields, handover_options
 from livemig.cli.help import Option, Verb
 from livemig.cli.help_texts import COMPLETION_EPILOG, DEMO_EPILOG, EXAMPLES, PLAN_EPILOG, REPLAY_EPILOG, RUN_EPILOG
 from livemig.cli.lab import lab
 from livemig.cli.options import ADDRESS, DURATION, RATE, SIZE
 from livemig.cli.simulate_options import SIMULATE_EPILOG, simulated_options
+from livemig.cli.supervise import new_id, supervised
 from livemig.core.errors import PlanError
 
 if TYPE_CHECKING:
@@ -40,6 +42,10 @@ _option = partial(click.option, cls=Option)
 @click.version_option(package_name="livemig", prog_name="livemig")
 def cli() -> None:
     """Moves a running QEMU virtual machine to another QEMU by talking QMP to both."""
+
+
+for _verb in (status, tune, cancel, recover):
+    cli.add_command(_verb)
 
 
 def _limits(command: Any, *, bandwidth: str | None = None) -> Any:
@@ -236,15 +242,33 @@ def run(
     The guest runs on while its memory is copied, and stands still only for the last part, as soon as that fits into
     the downtime limit. Whatever fails, it never runs in both QEMUs; the last lines say which has it.
     """
-    from livemig.cli.run import print_command, run_migration
-
-    plan = _plan(**asked)
-    launch = _launch_options(maps, dst_set, dst_args, dst_command)
     if print_destination_command:
+        from livemig.cli.run import print_command
+
+        launch = _launch_options(maps, dst_set, dst_args, dst_command)
         return print_command(source=src_qmp, destination=dst_qmp, launch=launch)
-    return run_migration(
-        source=src_qmp, destination=dst_qmp, plan=plan, launch=launch, trace_path=trace, as_json=as_json
-    )
+
+    def work(lifeline: int) -> int:
+        from livemig.cli.run import run_migration
+
+        return run_migration(
+            run_id=run_id,
+            lifeline=lifeline,
+            source=src_qmp,
+            destination=dst_qmp,
+            plan=_plan(**asked),
+            launch=_launch_options(maps, dst_set, dst_args, dst_command),
+            trace_path=trace,
+            as_json=as_json,
+        )
+
+    def recover_it(number: int) -> int:
+        from livemig.cli.recover import recover_killed
+
+        return recover_killed(run_id, number, as_json=as_json)
+
+    run_id = new_id()
+    return supervised(work, recover_it)
 
 
 @cli.command(cls=Verb, epilog=PLAN_EPILOG, short_help="Say beforehand whether a guest can be moved.")

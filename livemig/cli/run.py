@@ -8,25 +8,47 @@ from pathlib import Path
 
 import click
 
-from livemig.cli.screens import Screen, screen_for
+from livemig.cli.screens import screen_for
 from livemig.cli.show import Show
 from livemig.core.errors import AddressError, ConnectError, LivemigError
 from livemig.core.plan import Plan
 from livemig.engine.connect import launch_plan
 from livemig.engine.host_pool import HostPool
 from livemig.engine.launch_plan import LaunchOptions
-from livemig.engine.migration import Migration, new_id
+from livemig.engine.migration import Migration
 from livemig.engine.side import Side
 from livemig.qemu.address import Address
 
 
 def run_migration(
-    *, source: str, destination: str, plan: Plan, launch: LaunchOptions, trace_path: Path | None, as_json: bool
+    *,
+    run_id: str,
+    lifeline: int,
+    source: str,
+    destination: str,
+    plan: Plan,
+    launch: LaunchOptions,
+    trace_path: Path | None,
+    as_json: bool,
 ) -> int:
-    """Migrates and returns the exit code."""
-    return asyncio.run(
-        _run(source, destination, plan, launch, trace_path=trace_path, screen=screen_for(as_json=as_json))
-    )
+    """Migrates and returns the exit code.
+
+    Args:
+        run_id: The run's id.
+        lifeline: A pipe that ends when the command line that started this process does: then it cancels.
+        source: The source's address.
+        destination: The destination's address.
+        plan: What is asked.
+        launch: What to change in a launched destination.
+        trace_path: Where the trace goes, or None.
+        as_json: Whether to print JSON lines.
+    """
+
+    async def migrated() -> int:
+        show = Show(screen_for(as_json=as_json), lifeline=lifeline)
+        return await _run(show, run_id, source, destination, plan=plan, launch=launch, trace_path=trace_path)
+
+    return asyncio.run(migrated())
 
 
 def print_command(*, source: str, destination: str, launch: LaunchOptions) -> int:
@@ -53,10 +75,15 @@ async def _command(source: Address, destination: Address, launch: LaunchOptions)
 
 
 async def _run(
-    source: str, destination: str, plan: Plan, launch: LaunchOptions, *, trace_path: Path | None, screen: Screen
+    show: Show,
+    run_id: str,
+    source: str,
+    destination: str,
+    *,
+    plan: Plan,
+    launch: LaunchOptions,
+    trace_path: Path | None,
 ) -> int:
-    run_id = new_id()
-    show = Show(screen)
     async with show:
         try:
             migration = Migration(

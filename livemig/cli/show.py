@@ -36,12 +36,19 @@ class Show:
         cancel_reason: Why the output or a signal asked for a cancel, or None.
     """
 
-    def __init__(self, screen: Screen) -> None:
+    def __init__(self, screen: Screen, *, lifeline: int | None = None) -> None:
+        """Shows nothing yet.
+
+        Args:
+            screen: Where to.
+            lifeline: A pipe at whose end to cancel, or None.
+        """
         self.interrupted = False
         self.cancel_reason: str | None = None
         self._screen = screen
         self._output = Output(self.cancel)
         self._migration: Migration | None = None
+        self._lifeline = lifeline
         self._ended = False
         self._task = asyncio.current_task()
         self._loop = asyncio.get_running_loop()
@@ -52,12 +59,15 @@ class Show:
         for number in self._signals:
             self._loop.add_signal_handler(number, self._interrupt, number)
         await self._output.__aenter__()
+        if self._lifeline is not None:
+            self._loop.add_reader(self._lifeline, self._left_alone)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._ended = True
+        self._let_lifeline_go()
         self._output.show(self._screen.close)
         if self.cancel_reason is not None:
             self._loop.call_later(_LAST_WORDS_BOUND_S, self._output.abandon)
@@ -136,6 +146,15 @@ class Show:
             return
         self.interrupted = True
         self.cancel(f"{signal.Signals(number).name} received")
+
+    def _left_alone(self) -> None:
+        self._let_lifeline_go()
+        self.cancel("the command line was killed")
+
+    def _let_lifeline_go(self) -> None:
+        if self._lifeline is not None:
+            self._loop.remove_reader(self._lifeline)
+            self._lifeline = None
 
     def _failed(self, migration: Migration, plan: Plan, error: Exception) -> Report:
         """Makes the best of a fault in livemig itself: the report if there is one, else that nothing is known."""

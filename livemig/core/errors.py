@@ -12,6 +12,8 @@
     ├── ReplyError               QEMU answered something that makes no sense
     ├── PolicyError              a status that can't follow in this phase: a bug, or a newer QEMU
     ├── RefusedError             preflight says no; the source was not touched and runs on
+    ├── JournalError             the journal can't be read or written, or knows no such run
+    ├── ControlError             the engine of a run can't be asked, or refuses
     ├── LaunchError              a QEMU that could not be started, or ended at once
     ├── TraceError               a trace that can't be read
     ├── GuestError               the built-in guest can't be started or does not answer
@@ -169,6 +171,32 @@ class RefusedError(LivemigError):
     def __init__(self, reasons: tuple[str, ...]) -> None:
         super().__init__("; ".join(reasons))
         self.reasons = reasons
+
+
+class JournalError(LivemigError):
+    """The journal can't be read or written, or knows no such run. Nothing was touched.
+
+    Attributes:
+        path: The journal's file.
+    """
+
+    def __init__(self, message: str, *, path: str) -> None:
+        super().__init__(message)
+        self.path = path
+
+
+class ControlError(LivemigError):
+    """The engine of a run can't be asked, or refuses. Nothing was changed.
+
+    Attributes:
+        run_id: The run's id.
+        gone: Whether no engine drives that run any more.
+    """
+
+    def __init__(self, message: str, *, run_id: str, gone: bool = False) -> None:
+        super().__init__(message)
+        self.run_id = run_id
+        self.gone = gone
 
 
 class LaunchError(LivemigError):

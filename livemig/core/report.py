@@ -62,6 +62,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
             passing to the next `Plan`.
         source_kept: Whether the source was left paused.
         blackout: How long the guest did not answer the probe; None without one.
+        journal_s: How long the run waited for its journal, in all; never while the guest stood still.
         warnings: What was seen that the user should know.
     """
 
@@ -87,6 +88,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     fixed_downtime_found_s: float | None = None
     source_kept: bool = False
     blackout: Blackout | None = None
+    journal_s: float = 0.0
     warnings: tuple[str, ...] = ()
 
     def ended(self, time_s: float) -> Ended:

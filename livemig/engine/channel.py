@@ -68,7 +68,7 @@ class Channel:
 
 @asynccontextmanager
 async def open_channel(
-    plan: Plan, source: Side, destination: Side, *, tunnelled: bool = False
+    plan: Plan, source: Side, destination: Side, *, run_id: str, tunnelled: bool = False
 ) -> AsyncIterator[Channel]:
     """Makes what both ends need, and removes it afterwards.
 
@@ -76,6 +76,7 @@ async def open_channel(
         plan: What the user asked.
         source: The source.
         destination: The destination.
+        run_id: The run's id: all folders are named after it, so that recovery finds them.
         tunnelled: Whether the way through livemig's SSH is to be taken, the direct one having failed.
 
     Raises:
@@ -83,7 +84,7 @@ async def open_channel(
     """
     async with AsyncExitStack() as stack:
         if _on_one_host(source, destination):
-            opened = local_channel(source.host, source.process, destination.process)
+            opened = local_channel(source.host, source.process, destination.process, run_id)
             yield await stack.enter_async_context(opened)
             return
         wanted = plan.security
@@ -91,12 +92,12 @@ async def open_channel(
             usable = not tunnelled and await _have_tls(source) and await _have_tls(destination)
             wanted = Security.TLS if usable else Security.SSH
         if wanted is Security.SSH:
-            yield await stack.enter_async_context(_tunnel(source, destination))
+            yield await stack.enter_async_context(_tunnel(source, destination, run_id))
         elif wanted is Security.NONE:
             yield _ClearText(_listen_address(plan, source, destination))
         else:
             address = _listen_address(plan, source, destination)
-            yield await stack.enter_async_context(_encrypted(address, source, destination))
+            yield await stack.enter_async_context(_encrypted(address, source, destination, run_id))
 
 
 def _on_one_host(source: Side, destination: Side) -> bool:
@@ -115,7 +116,7 @@ async def _have_tls(side: Side) -> bool:
 
 @asynccontextmanager
 async def local_channel(
-    host: Host, source: HostProcess | None, destination: HostProcess | None
+    host: Host, source: HostProcess | None, destination: HostProcess | None, run_id: str
 ) -> AsyncIterator[Channel]:
     """A UNIX socket in a folder of mode 0700 of the user that both QEMUs run as: nobody else can connect first.
 
@@ -127,7 +128,7 @@ async def local_channel(
         raise RefusedError(("source and destination run as different users: start both as the same user",))
     channel = Channel()
     channel.description = "UNIX socket on this host" if host.is_local else f"UNIX socket on {host.name}"
-    async with _folder(host, next(iter(owners), None), channel) as folder:
+    async with _folder(host, next(iter(owners), None), channel, run_id) as folder:
         channel.listen_uri = f"unix:{_socket_path(folder)}"
         yield channel
 
@@ -179,14 +180,14 @@ class _Encrypted(_ClearText):
 
 
 @asynccontextmanager
-async def _encrypted(address: str, source: Side, destination: Side) -> AsyncIterator[Channel]:
+async def _encrypted(address: str, source: Side, destination: Side, run_id: str) -> AsyncIterator[Channel]:
     key = f"{USER_NAME}:{secrets.token_hex(KEY_BYTES)}\n"
     folders: dict[Side, str] = {}
     channel = _Encrypted(address, folders)
     async with AsyncExitStack() as stack:
         for side in (source, destination):
             owner = _owner(side.process)
-            folder = await stack.enter_async_context(_folder(side.host, owner, channel))
+            folder = await stack.enter_async_context(_folder(side.host, owner, channel, run_id))
             try:
                 await side.host.write_secret(os.path.join(folder, KEY_FILE), key, owner)  # noqa: PTH118
             except OSError as error:
@@ -198,14 +199,14 @@ async def _encrypted(address: str, source: Side, destination: Side) -> AsyncIter
 
 
 @asynccontextmanager
-async def _tunnel(source: Side, destination: Side) -> AsyncIterator[Channel]:
+async def _tunnel(source: Side, destination: Side, run_id: str) -> AsyncIterator[Channel]:
     """From a UNIX socket at the source's host through livemig to one at the destination's."""
     channel = Channel()
     channel.security = Security.SSH
     channel.description = "tunnel through livemig's SSH"
     async with AsyncExitStack() as stack:
-        there = await stack.enter_async_context(_folder(destination.host, _owner(destination.process), channel))
-        here = await stack.enter_async_context(_folder(source.host, _owner(source.process), channel))
+        there = await stack.enter_async_context(_folder(destination.host, _owner(destination.process), channel, run_id))
+        here = await stack.enter_async_context(_folder(source.host, _owner(source.process), channel, run_id))
         listening, entrance = _socket_path(there), _socket_path(here)
         try:
             serving = await source.host.serve(
@@ -250,9 +251,9 @@ async def connect_to(host: Host, path: str) -> socket.socket:
 
 
 @asynccontextmanager
-async def _folder(host: Host, owner: tuple[int, int] | None, channel: Channel) -> AsyncIterator[str]:
+async def _folder(host: Host, owner: tuple[int, int] | None, channel: Channel, run_id: str) -> AsyncIterator[str]:
     try:
-        folder = await host.make_private_folder(owner)
+        folder = await host.make_private_folder(owner, run_id)
     except PermissionError as error:
         user = "another user" if owner is None else f"user {owner[0]}"
         raise RefusedError(

@@ -9,6 +9,7 @@ import asyncio
 
 from livemig.core.errors import ConnectError, LaunchError, RefusedError
 from livemig.core.units import format_size
+from livemig.engine.claim import Claim
 from livemig.engine.host_pool import HostPool
 from livemig.engine.launch import Launched, launch
 from livemig.engine.launch_plan import LaunchOptions, LaunchPlan, plan_launch
@@ -32,10 +33,13 @@ class Connected:
         self.launched = launched
 
 
-async def connect_both(source: Address, destination: Address, options: LaunchOptions, hosts: HostPool) -> Connected:
-    """Connects both sides at once; launches the destination when nobody listens at its address.
+async def connect_both(
+    source: Address, destination: Address, options: LaunchOptions, hosts: HostPool, claim: Claim
+) -> Connected:
+    """Connects both sides at once and claims them; launches the destination when nobody listens at its address.
 
     Raises:
+        JournalError: When the run can't be written down. Nothing was touched.
         ConnectError: When one can't be reached.
         RefusedError: When both addresses are one monitor, or the destination can't be launched.
         LaunchError: When it was launched and ended, or does not answer. Nothing is left of it.
@@ -55,10 +59,12 @@ async def connect_both(source: Address, destination: Address, options: LaunchOpt
         assert source_side is not None  # noqa: S101  # only the destination may be missing
         if destination_side is not None:
             refuse_idle_options(destination, options)
+        await claim.take(source_side, destination_side, destination)
+        if destination_side is not None:
             return Connected(source_side, destination_side, None)
-        return await _connect_launched(source_side, destination, there, options)
+        return await _connect_launched(source_side, destination, there, options, claim)
     except BaseException:
-        await _give_up(connecting)
+        await asyncio.shield(_give_up(connecting, claim))
         raise
 
 
@@ -130,21 +136,27 @@ def refuse_idle_options(destination: Address, options: LaunchOptions) -> None:
         raise RefusedError((f"a QEMU waits at {destination} already, and {only}: leave them out, or end that QEMU",))
 
 
-async def _connect_launched(source: Side, address: Address, host: Host, options: LaunchOptions) -> Connected:
-    launched = await launch(await launch_plan(source, address, host, options))
+async def _connect_launched(
+    source: Side, address: Address, host: Host, options: LaunchOptions, claim: Claim
+) -> Connected:
+    plan = await launch_plan(source, address, host, options)
+    await claim.launching(plan)
+    launched = await launch(plan, on_started=claim.launched)
     try:
         side = await Side.connect("destination", launched.address, host)
         if side.process is not None and side.process.pid != launched.process.pid:
             await side.close()
             reason = "another QEMU answers there than the one that was just launched"
             raise LaunchError(f"{address}: {reason}", command=launched.plan.command, exit_code=None, stderr="")
+        await claim.lock_launched(side)
         return Connected(source, side, launched)
     except BaseException:
         await asyncio.shield(launched.end())
         raise
 
 
-async def _give_up(connecting: list[asyncio.Task[Side]] | list[asyncio.Task[Side | None]]) -> None:
+async def _give_up(connecting: list[asyncio.Task[Side]] | list[asyncio.Task[Side | None]], claim: Claim) -> None:
+    await claim.release()
     for task in connecting:
         task.cancel()
     for side in await asyncio.gather(*connecting, return_exceptions=True):

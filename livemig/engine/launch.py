@@ -6,6 +6,7 @@ After a failure what was launched is gone again, with all its files; otherwise i
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
@@ -14,7 +15,7 @@ from livemig.core.errors import ConnectError, LaunchError, LivemigError
 from livemig.core.status import RunState
 from livemig.engine.launch_plan import LaunchPlan
 from livemig.hosts.confinement import not_taken_over
-from livemig.hosts.host import HostProcess, StartedProgram
+from livemig.hosts.host import Host, HostProcess, StartedProgram
 from livemig.qemu.address import Address
 from livemig.qemu.command_line import redacted_text
 from livemig.qemu.monitor import Monitor
@@ -65,8 +66,18 @@ class Launched:
         self._started.close()
 
 
-async def launch(plan: LaunchPlan, *, timeout_s: float = ANSWER_BOUND_S) -> Launched:
+async def launch(
+    plan: LaunchPlan,
+    *,
+    timeout_s: float = ANSWER_BOUND_S,
+    on_started: Callable[[Host, HostProcess], Awaitable[None]] | None = None,
+) -> Launched:
     """Starts the QEMU and returns once its monitor answers and it waits for the guest.
+
+    Args:
+        plan: What is to be launched, and how.
+        timeout_s: How long it may take to answer.
+        on_started: Told of its process as soon as there is one; what that raises ends it.
 
     Raises:
         LaunchError: When it ends at once, does not answer within the bound, or can't be started. Nothing is left of it.
@@ -81,6 +92,8 @@ async def launch(plan: LaunchPlan, *, timeout_s: float = ANSWER_BOUND_S) -> Laun
         ) from error
     launched = Launched(plan, started)
     try:
+        if on_started is not None:
+            await on_started(plan.host, started.process)
         await _wait_ready(launched, started, timeout_s)
     except BaseException:
         await asyncio.shield(launched.end())

@@ -75,6 +75,7 @@ class LiveMigration:
         *,
         tell: Callable[[events.Event], None],
         recorder: TraceRecorder | None,
+        on_guest_state: Callable[[RunState], Coroutine[Any, Any, None]] | None = None,
     ) -> None:
         self.policy = Policy(plan)
         self.outlook = Outlook(plan)
@@ -87,7 +88,7 @@ class LiveMigration:
         self.migrating = False
         self.started_s = time.monotonic()
         self._source = source
-        self._tell_listener, self._recorder = tell, recorder
+        self._tell_listener, self._recorder, self._on_guest_state = tell, recorder, on_guest_state
         self._actions: asyncio.Queue[Action] = asyncio.Queue()
         self._poll_now = asyncio.Event()
         self._progress = Progress()
@@ -190,7 +191,8 @@ class LiveMigration:
                 return
             self._replied_s = item.observation.time_s
         if isinstance(item, inputs.RunStateSeen) and item.run_state not in STOPPED_BY_QEMU:
-            self.stopped, self.guest_state = None, item.run_state
+            self.stopped = None
+            self._set_guest_state(item.run_state)
             self._release()
         finished = self._handle(item)
         if isinstance(item, inputs.Observed):
@@ -224,7 +226,7 @@ class LiveMigration:
             case "RESUME":
                 self.stopped = None
                 if self.guest_state not in (RunState.RUNNING, RunState.SUSPENDED):
-                    self.guest_state = RunState.RUNNING
+                    self._set_guest_state(RunState.RUNNING)
                 self._release()
                 self._handle(inputs.SourceResumed(time_s=time_s))
             case "MIGRATION":
@@ -234,13 +236,20 @@ class LiveMigration:
                     self.outlook.note_sync(int(event.data.get("pass", 0)))
                 self._poll_now.set()
             case "SUSPEND":
-                self.guest_state = RunState.SUSPENDED
+                self._set_guest_state(RunState.SUSPENDED)
             case "WAKEUP" if self.stopped is None:  # later it is QEMU's own doing, which the report tells
-                self.guest_state = RunState.RUNNING
+                self._set_guest_state(RunState.RUNNING)
             case "RESET" | "GUEST_PANICKED" | "WATCHDOG" | "BLOCK_IO_ERROR":
                 self.warn(f"the guest had a {event.name} while it moved")
             case _:
                 pass
+
+    def _set_guest_state(self, state: RunState) -> None:
+        """Takes a state that the guest or its owner chose, which is to be kept."""
+        if state is not self.guest_state:
+            self.guest_state = state
+            if self._on_guest_state is not None:
+                self._spawn(self._on_guest_state(state))
 
     def _take_observation(self, observation: Observation, finished: Round | None) -> None:
         self.watch.statuses["source"] = observation.status

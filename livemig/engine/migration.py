@@ -11,7 +11,9 @@ from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, assert_never
+
+import msgspec
 
 from livemig.core import event as events
 from livemig.core.errors import LivemigError, RefusedError
@@ -19,7 +21,9 @@ from livemig.core.outcome import Outcome
 from livemig.core.plan import Plan, PlanChange
 from livemig.core.report import Report
 from livemig.core.trace import TRACE_VERSION, TraceHeader
+from livemig.engine.claim import Claim
 from livemig.engine.connect import Connected, connect_both
+from livemig.engine.control import LiveStatus, Request, StatusKeeper, listening
 from livemig.engine.event_stream import EventStream
 from livemig.engine.host_pool import HostPool
 from livemig.engine.launch_plan import LaunchOptions
@@ -73,6 +77,7 @@ class Migration:
         self._begun = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._cancel_reason: str | None = None
+        self._status = StatusKeeper(self.id, source, destination)
 
     @property
     def report(self) -> Report:
@@ -148,27 +153,74 @@ class Migration:
             raise error
 
     async def _live(self) -> None:
-        """The straight line: connect, compare, prepare, migrate, settle, report."""
+        """The straight line: connect, compare, prepare, migrate, settle, give everything back, report."""
+        claim = Claim(self.id, self._plan)
         try:
             async with contextlib.AsyncExitStack() as stack:
                 recorder = self._recorder()
                 if recorder is not None:
                     stack.callback(self._close_trace, recorder)
-                loading = asyncio.ensure_future(asyncio.to_thread(import_module, "livemig.core.forecaster"))
-                stack.push_async_callback(asyncio.wait, [loading])
-                hosts = await stack.enter_async_context(HostPool())
-                connected = await connect_both(*self._addresses, self._launch, hosts)
-                stack.push_async_callback(self._let_go, connected)
-                watch = await stack.enter_async_context(Watch(connected.source, connected.destination))
-                run = Run(self.id, self._plan, connected, watch, put=self._stream.put, recorder=recorder)
-                channel = await stack.enter_async_context(run.prepared())
-                self._run = run
-                self._begun.set()
-                if recorder is not None:
-                    recorder.release()
-                self._report = await run.migrate(channel)
+                stack.push_async_callback(claim.journal.close)
+                try:
+                    await claim.journal.open()
+                    report = await self._moved(claim, recorder)
+                except BaseException as error:
+                    await asyncio.shield(claim.end_refused(self._cancel_reason or str(error) or repr(error)))
+                    raise
+                await claim.end(report)
+                self._finish(report, claim)
         finally:
             self._stream.close()
+
+    async def _moved(self, claim: Claim, recorder: TraceRecorder | None) -> Report:
+        """Moves the guest, or not, and lets go of everything; what is left is to say so."""
+        async with contextlib.AsyncExitStack() as stack:
+            loading = asyncio.ensure_future(asyncio.to_thread(import_module, "livemig.core.forecaster"))
+            stack.push_async_callback(asyncio.wait, [loading])
+            hosts = await stack.enter_async_context(HostPool())
+            connected = await connect_both(*self._addresses, self._launch, hosts, claim)
+            stack.push_async_callback(self._let_go, connected)
+            stack.push_async_callback(claim.release)
+            await stack.enter_async_context(listening(self.id, self._answer))
+            watch = await stack.enter_async_context(Watch(connected.source, connected.destination))
+            run = Run(self.id, self._plan, connected, watch, claim=claim, put=self._put, recorder=recorder)
+            channel = await stack.enter_async_context(run.prepared())
+            self._run = run
+            self._begun.set()
+            if recorder is not None:
+                recorder.release()
+            self._report = await run.migrate(channel)
+        return self._report
+
+    def _finish(self, report: Report, claim: Claim) -> None:
+        """Tells the end, with what giving back left to be said."""
+        assert self._run is not None  # noqa: S101  # there is a report
+        live = self._run.live
+        for note in (*claim.left, *claim.notes):
+            if note not in live.warnings:
+                live.warn(note)
+        self._report = msgspec.structs.replace(report, warnings=tuple(live.warnings), journal_s=claim.journal.cost_s)
+        live.tell(self._report.ended(live.now_s))
+
+    def _put(self, event: events.Event) -> None:
+        self._status.take(event)
+        self._stream.put(event)
+
+    def _answer(self, request: Request) -> LiveStatus:
+        """Does what another process asks over the control socket."""
+        run = self._run
+        plan = self._plan if run is None else run.live.policy.plan
+        match request.do:
+            case "tune":
+                self.tune(request.change)
+                plan = request.change.applied_to(plan)  # the policy takes it with its next input
+            case "cancel":
+                self.cancel(request.reason or "cancelled by `livemig cancel`")
+            case "status":
+                pass
+            case _:
+                assert_never(request.do)
+        return self._status.now(plan, None if run is None else run.live.now_s)
 
     async def _let_go(self, connected: Connected) -> None:
         """Closes both monitors. What was launched is gone again, unless it has the guest, or may have it."""

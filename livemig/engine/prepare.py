@@ -22,6 +22,9 @@ CAPABILITIES_KEPT = frozenset(
 side alone hangs or loses guests."""
 
 
+RECONNECT_BOUND_S = 1.0
+
+
 class Preparation:
     """What is done to both sides before ``migrate``.
 
@@ -30,24 +33,40 @@ class Preparation:
         connect_uri: What the source is to connect to, once the destination listens.
     """
 
-    def __init__(self, source: Side, destination: Side, plan: Plan) -> None:
-        self.notes: list[str] = []
+    def __init__(self, source: Side, destination: Side, plan: Plan, notes: list[str]) -> None:
+        """Does nothing yet.
+
+        Args:
+            source: The source.
+            destination: The destination.
+            plan: What is asked.
+            notes: Is added what could not be put back, one line each.
+        """
+        self.notes = notes
         self.connect_uri = ""
         self._source, self._destination, self._plan = source, destination, plan
         self._listening = False
 
     @asynccontextmanager
-    async def channel(self, set_limits: Callable[[], Awaitable[None]]) -> AsyncIterator[Channel]:
+    async def channel(
+        self,
+        run_id: str,
+        intend: Callable[[Channel], Awaitable[None]],
+        set_limits: Callable[[], Awaitable[None]],
+    ) -> AsyncIterator[Channel]:
         """Sets capabilities and limits and lets the destination listen, for as long as it is entered.
 
         Args:
+            run_id: The run's id.
+            intend: Writes down what is about to be changed.
             set_limits: Sets the policy's first limits on the source.
 
         Raises:
             RefusedError: When a side refuses. All was put back; a destination that listened already was ended.
         """
-        async with open_channel(self._plan, self._source, self._destination) as channel:
+        async with open_channel(self._plan, self._source, self._destination, run_id=run_id) as channel:
             try:
+                await intend(channel)
                 await self._set_capabilities()
                 await self._destination.settings.set_parameters({"announce-rounds": 0})
                 await channel.prepare(self._source, self._destination)
@@ -66,12 +85,15 @@ class Preparation:
     async def restore(self) -> None:
         """Puts back what was changed, on the sides that live on."""
         for side in (self._source, self._destination):
-            if await side.is_gone() or side.monitor.closed:
+            if await side.is_gone():
                 continue
             try:
+                if side.monitor.closed:
+                    await side.reconnect(RECONNECT_BOUND_S)
                 self.notes += [f"{side.name}: {failure}" for failure in await side.settings.restore()]
             except LivemigError as error:
-                self.notes.append(f"{side.name}: migration settings may not be as before: {error}")
+                if not await side.is_gone():
+                    self.notes.append(f"{side.name}: migration settings may not be as before: {error}")
 
     async def _undo(self) -> None:
         if self._listening:

@@ -15,22 +15,23 @@ from livemig.core import event as events
 from livemig.core.errors import LivemigError, RefusedError
 from livemig.core.evidence import Continuation, Evidence, SourceEnd
 from livemig.core.observation import Observation
-from livemig.core.outcome import Outcome, RunningOn, Verdict
+from livemig.core.outcome import Outcome, RunningOn, Step, Verdict
 from livemig.core.plan import Plan, PlanChange, Security
 from livemig.core.readings import Absence
 from livemig.core.report import Downtime, Report, fixed_downtime_found_s
 from livemig.core.status import MigrationStatus, RunState
 from livemig.engine.channel import Channel
+from livemig.engine.claim import Claim
 from livemig.engine.connect import Connected
-from livemig.engine.finish import continue_destination, final_figures, measured_downtime, probation
+from livemig.engine.finish import continue_destination, final_figures, measured_downtime
 from livemig.engine.foresight import Foresight
 from livemig.engine.handover import Handover
 from livemig.engine.handshake import watch_handshake
-from livemig.engine.launch_plan import folder_of
 from livemig.engine.live import LiveMigration
 from livemig.engine.preflight import examine
 from livemig.engine.prepare import Preparation
 from livemig.engine.recorder import TraceRecorder
+from livemig.engine.retire import retire
 from livemig.engine.settle import Settlement
 from livemig.engine.watch import Watch
 from livemig.qemu.introspection import query_parameters
@@ -58,16 +59,19 @@ class Run:
         connected: Connected,
         watch: Watch,
         *,
+        claim: Claim,
         put: Callable[[events.Event], None],
         recorder: TraceRecorder | None,
     ) -> None:
         self._put = put
-        self.live = LiveMigration(plan, connected.source, watch, tell=self._take, recorder=recorder)
+        self.live = LiveMigration(
+            plan, connected.source, watch, tell=self._take, recorder=recorder, on_guest_state=self._keep_state
+        )
         self._id = run_id
         self._source, self._destination, self._watch = connected.source, connected.destination, watch
         self._launched = connected.launched
-        self._preparation = Preparation(connected.source, connected.destination, plan)
-        self._recorder = recorder
+        self._preparation = Preparation(connected.source, connected.destination, plan, claim.left)
+        self._recorder, self._claim = recorder, claim
         self._failure: str | None = None
         self._destination_words = ""
         self._resumed_s: float | None = None
@@ -104,7 +108,10 @@ class Run:
         if found.refusals:
             raise RefusedError(found.refusals)
         await self._foresight.sample(self._tell_sampled)
-        async with self._handover.ready(found.source), self._preparation.channel(self._set_limits) as channel:
+        async with (
+            self._handover.ready(found.source),
+            self._preparation.channel(self._id, self._intend, self._set_limits) as channel,
+        ):
             self._tell_prepared(channel)
             for text in self._handover.notes:
                 self.live.warn(text)
@@ -119,6 +126,19 @@ class Run:
         if isinstance(event, events.SourceStopped):
             self._handover.source_stopped()
         self._put(event)
+
+    async def _intend(self, channel: Channel) -> None:
+        del channel
+        await self._claim.intend(self._source, self._destination)
+
+    async def _keep(self, evidence: Evidence, step: Step) -> bool:
+        return await self._claim.keep(evidence, committing=step is Step.RETIRE_SOURCE)
+
+    async def _keep_state(self, state: RunState) -> None:
+        """The guest's owner changed its state: a process that takes over must not change it back."""
+        failure = await self._claim.keep_state(state)
+        if failure is not None:
+            self.live.cancel(failure)
 
     async def _set_limits(self) -> None:
         takes_bandwidth = "avail-switchover-bandwidth" in await query_parameters(self._source.monitor)
@@ -177,6 +197,7 @@ class Run:
             await self._evidence(),
             migrating=self.live.migrating,
             tell_step=self._tell_step,
+            keep=self._keep,
             retire=self._retire,
         )
         downtime = await self._hand_over(settlement)
@@ -194,7 +215,6 @@ class Run:
             switchover_sent_bytes=None if self._figures is None else self._figures.downtime_bytes,
             throughput_bytes_s=self.live.outlook.throughput_bytes_s,
         )
-        self.live.tell(report.ended(self.live.now_s))
         return report
 
     async def _watch_connecting(self, channel: Channel) -> None:
@@ -273,23 +293,21 @@ class Run:
 
     async def _retire(self) -> None:
         """Watches the destination; quits the source when all is well there and nobody wants it kept."""
-        plan = self.live.policy.plan
-        since_s = self.live.started_s + (self._resumed_s or self.live.now_s)
-        trouble = await probation(self._watch, since_s, plan.probation_s, cut_short=lambda: self._cut_probation)
-        self._handover.resumed(since_s)
-        trouble = trouble or await self._handover.trouble()
-        if trouble is not None:
-            self.live.warn(
-                f"{trouble}: the source is kept, paused; look at the guest before you quit it, and never `cont` both"
-            )
-        self._source_kept = trouble is not None or plan.keep_source
-        if not self._source_kept:
-            folder = await folder_of(self._source)
-            if not await self._source.end():
-                self.live.warn("the source was told to quit, but its end could not be seen")
-            elif folder is not None:
-                await self._source.host.remove_launch_folder(folder)
+        self._source_kept = await retire(
+            self._source,
+            self._watch,
+            self.live.policy.plan,
+            since_s=self.live.started_s + (self._resumed_s or self.live.now_s),
+            cut_short=lambda: self._cut_probation,
+            probed=self._probed,
+            warn=self.live.warn,
+        )
         self.live.tell(events.SourceRetired(time_s=self.live.now_s, kept=self._source_kept))
+
+    async def _probed(self) -> str | None:
+        """Returns what the user's own probe has against the guest at the destination."""
+        self._handover.resumed(self.live.started_s + (self._resumed_s or self.live.now_s))
+        return await self._handover.trouble()
 
     async def _put_back(self, verdict: Verdict) -> None:
         """Leaves both QEMUs as they were before, as far as they live."""
@@ -298,7 +316,8 @@ class Run:
             for text in await self._handover.stayed():
                 self.live.warn(text)
         await self._preparation.restore()
-        for note in self._preparation.notes:
+        await self._claim.release()
+        for note in (*self._claim.left, *self._claim.notes):
             self.live.warn(note)
 
     async def _guest_side_is_gone(self, verdict: Verdict) -> bool:

@@ -54,6 +54,7 @@ class Settlement:
         *,
         migrating: bool,
         tell_step: Callable[[Verdict], None],
+        keep: Callable[[Evidence, Step], Awaitable[bool]],
         retire: Callable[[], Awaitable[None]],
     ) -> None:
         """Takes the two sides.
@@ -65,6 +66,7 @@ class Settlement:
             evidence: What is known so far.
             migrating: Whether the source took ``migrate``; if not, its status is of something that was before.
             tell_step: Told each step before it is taken.
+            keep: Writes down what must be known before a step; says whether that is on the disk.
             retire: Watches the destination, then quits the source or keeps it.
         """
         self.evidence = evidence
@@ -73,14 +75,14 @@ class Settlement:
         self.continued: Continued | None = None
         self._source, self._destination, self._watch = source, destination, watch
         self._migrating = migrating
-        self._tell_step, self._retire = tell_step, retire
+        self._tell_step, self._keep, self._retire = tell_step, keep, retire
         self._spent: frozenset[Step] = frozenset()
         self._changed_s = time.monotonic()
 
     async def run(self) -> Verdict:
         """Returns the settled verdict. Raises nothing of QEMU's: what can't be read or done is part of the verdict."""
         for _ in range(STEPS_MOST):
-            readings = await self._read()
+            readings = await self.read()
             verdict = settle(
                 Situation(source=readings[0], destination=readings[1], evidence=self.evidence, spent=self._spent)
             )
@@ -92,7 +94,11 @@ class Settlement:
                     self._spent |= {verdict.step}
                 continue
             self._tell_step(verdict)
-            self.evidence = intend(self.evidence, verdict.step)
+            intended = intend(self.evidence, verdict.step)
+            if not await self._keep(intended, verdict.step):
+                self._spent |= {verdict.step}
+                continue
+            self.evidence = intended
             await self._perform(verdict.step)
             if verdict.step in _SHOWS_AT_ONCE or not await self._shows_effect():
                 self._spent |= {verdict.step}
@@ -103,13 +109,13 @@ class Settlement:
         changed_s = self._changed_s
         end_s = time.monotonic() + EFFECT_BOUND_S
         while time.monotonic() < end_s:
-            await self._read()
+            await self.read()
             if self._changed_s != changed_s:
                 return True
             await self._watch.wait_until(lambda: False, READ_AGAIN_S)
         return False
 
-    async def _read(self) -> tuple[Reading, Reading]:
+    async def read(self) -> tuple[Reading, Reading]:
         """Reads both sides and adds what that proves; a change makes every step worth doing again."""
         source, destination = await asyncio.gather(self._read_side(self._source), self._read_side(self._destination))
         if source.migration is not None and not self._migrating:

@@ -93,7 +93,7 @@ class Side:
             LivemigError: When it does not answer as a QEMU does.
         """
         host = LocalHost() if host is None else host
-        monitor = await Monitor.connect(address, name=name, way=_way(host, address))
+        monitor = await Monitor.connect(address, name=name, way=way_to(host, address))
         try:
             facts = await _ask_facts(monitor)
             process = await _process(host, address, monitor, facts)
@@ -112,7 +112,7 @@ class Side:
         Raises:
             ConnectError: When it can't be reached within the bound.
         """
-        way = _way(self.host, self.address)
+        way = way_to(self.host, self.address)
         self.monitor = await Monitor.connect(
             self.address, name=self.name, timeout_s=timeout_s, silence_s=timeout_s, way=way
         )
@@ -135,7 +135,8 @@ class Side:
             self.process.close()
 
 
-def _way(host: Host, address: Address) -> Way | None:
+def way_to(host: Host, address: Address) -> Way | None:
+    """Returns what opens connections to a monitor of a host; None where its address can simply be connected to."""
     return None if address.path is None else host.way_to(address.path)
 
 

@@ -6,6 +6,7 @@ of reach raises `HostError` within a bound; what a call that only looks can't se
 
 from __future__ import annotations
 
+import hashlib
 import socket
 from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
@@ -23,12 +24,14 @@ class HostIdentity(msgspec.Struct, frozen=True, kw_only=True):
     """By what a host is known, so that a number or a path of one is never taken for another's.
 
     Attributes:
+        machine: The machine's own, hashed, the same after a reboot; empty where it has none.
         boot_id: The kernel's, new at each boot.
         process_namespace: The namespace that pids are of.
         network_namespace: The namespace that ports are of.
         mount_namespace: The namespace that paths are of.
     """
 
+    machine: str
     boot_id: str
     process_namespace: str
     network_namespace: str
@@ -49,6 +52,11 @@ class HostIdentity(msgspec.Struct, frozen=True, kw_only=True):
     def shares_processes(self, other: HostIdentity) -> bool:
         """Whether a pid means the same process on both."""
         return (self.boot_id, self.process_namespace) == (other.boot_id, other.process_namespace)
+
+
+def machine_of(machine_id: bytes) -> str:
+    """Returns by what a machine is known, from its /etc/machine-id, which is nobody else's to know."""
+    return hashlib.sha256(machine_id.strip()).hexdigest()[:12] if machine_id.strip() else ""
 
 
 class HostProcess(Protocol):
@@ -249,8 +257,10 @@ class Host(Protocol):
             OSError: When not even livemig's own part of it can be started.
         """
 
-    async def make_private_folder(self, owner: tuple[int, int] | None) -> str:
-        """Makes a new folder that only one user may enter: the owner, or livemig's own; returns its path.
+    async def make_private_folder(self, owner: tuple[int, int] | None, run_id: str) -> str:
+        """Makes a new folder, named after a run, that only one user may enter: the owner, or livemig's own.
+
+        Returns its path.
 
         Raises:
             OSError: When it can't be made, or not given to that user.
@@ -283,3 +293,17 @@ class Host(Protocol):
 
     async def remove_private_folder(self, path: str) -> None:
         """Removes what `make_private_folder` made, with all in it."""
+
+    async def remove_private_folders_of(self, run_id: str, temporary_folder: str) -> None:
+        """Removes all that `make_private_folder` ever made for a run, and that is still there.
+
+        Args:
+            run_id: The run's id.
+            temporary_folder: Where it made them, on this host; another host knows that by itself.
+        """
+
+    async def process_of_pid(self, pid: int) -> HostProcess | None:
+        """Returns a process, held; None when there is none of that pid any more."""
+
+    async def processes_with(self, text: str) -> tuple[tuple[int, tuple[str, ...]], ...]:
+        """Returns the processes there that have a text in their command line, each with that."""

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 
 from livemig.hosts import confinement, open_files, page_map, places, process
-from livemig.hosts.host import HostIdentity, HostWay
+from livemig.hosts.host import HostIdentity, HostWay, machine_of
 from livemig.hosts.local import LocalProcess
 from livemig.hosts.open_files import ImageKeys
 from livemig.hosts.process import ProcessFacts, Surroundings
@@ -32,6 +32,7 @@ class LocalHost:
     def identity(self) -> HostIdentity:
         """By what it is known."""
         return HostIdentity(
+            machine=machine_of(_text("/etc/machine-id").encode()),
             boot_id=_text("/proc/sys/kernel/random/boot_id").strip(),
             process_namespace=_link("/proc/self/ns/pid"),
             network_namespace=_link("/proc/self/ns/net"),
@@ -63,7 +64,7 @@ class LocalHost:
         """Returns the process of that pid that started then; None when it has ended."""
         try:
             held = LocalProcess(pid)
-        except OSError:
+        except ProcessLookupError:
             return None
         if held.start_ticks == start_ticks:
             return held
@@ -163,9 +164,9 @@ class LocalHost:
         """Starts a program that outlives livemig."""
         return start(program, stderr_path=stderr_path)
 
-    async def make_private_folder(self, owner: tuple[int, int] | None) -> str:
+    async def make_private_folder(self, owner: tuple[int, int] | None, run_id: str) -> str:
         """Makes a new folder that only one user may enter."""
-        folder = tempfile.mkdtemp(prefix="livemig-")
+        folder = tempfile.mkdtemp(prefix=f"livemig-{run_id}-")
         try:
             if owner is not None and owner[0] != os.geteuid():
                 os.chown(folder, *owner)
@@ -208,6 +209,22 @@ class LocalHost:
                 stderr=asyncio.subprocess.DEVNULL,
             )
             await process.wait()
+
+    async def remove_private_folders_of(self, run_id: str, temporary_folder: str) -> None:
+        """Removes all that `make_private_folder` made for a run."""
+        for folder in Path(temporary_folder).glob(f"livemig-{run_id}-*"):
+            shutil.rmtree(folder, ignore_errors=True)
+
+    async def process_of_pid(self, pid: int) -> LocalProcess | None:
+        """Returns a process, held."""
+        try:
+            return LocalProcess(pid)
+        except ProcessLookupError:
+            return None
+
+    async def processes_with(self, text: str) -> tuple[tuple[int, tuple[str, ...]], ...]:
+        """Returns the processes that have a text in their command line."""
+        return tuple(await asyncio.to_thread(process.command_lines_with, text))
 
     async def remove_private_folder(self, path: str) -> None:
         """Removes what `make_private_folder` made, with all in it."""

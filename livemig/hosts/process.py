@@ -5,6 +5,7 @@ Only reads. What can't be read for lack of rights raises `PermissionError`; the 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import resource
@@ -217,6 +218,18 @@ def who_restarts(argv: tuple[str, ...], cgroup: str, *, policy: str, parent: int
     if parent_name in _SUPERVISORS:
         return f"{parent_name} (pid {parent}) starts it again: tell it to let go of that process first"
     return None
+
+
+def command_lines_with(text: str) -> list[tuple[int, tuple[str, ...]]]:
+    """Returns the processes of this machine that have a text in their command line, each with that."""
+    wanted, found = os.fsencode(text), []
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            with contextlib.suppress(OSError):
+                line = (folder / "cmdline").read_bytes()
+                if wanted in line:
+                    found.append((int(folder.name), tuple(os.fsdecode(line).rstrip("\0").split("\0"))))
+    return found
 
 
 def systemd_runs() -> bool:

@@ -118,6 +118,13 @@ class Monitor:
         logger.debug("%s: connected to %s", name, parsed)
         return monitor
 
+    @classmethod
+    def unconnected(cls, address: Address, *, name: str) -> "Monitor":
+        """Returns a monitor that is at its end already: its commands raise `MonitorLost`."""
+        monitor = cls(name, address)
+        monitor._end = ConnectionEnd(kind=EndKind.CLOSED, reason=f"{name}: not connected", time_s=time.monotonic())
+        return monitor
+
     @property
     def open_socket(self) -> socket.socket:
         """The connection's socket, to be looked at only: what process is at its other end."""
@@ -241,6 +248,8 @@ class Monitor:
 
     async def wait_closed(self) -> ConnectionEnd:
         """Waits until the connection has ended, by whomever, and says how. Ends nothing itself."""
+        if self._end is not None:
+            return self._end
         return await asyncio.shield(self._watcher)
 
     async def close(self) -> None:

@@ -50,8 +50,8 @@ class Proxy:
             real = local_channel
 
             @asynccontextmanager
-            async def relayed(host, source, destination) -> AsyncIterator[Channel]:
-                async with real(host, source, destination) as channel:
+            async def relayed(host, source, destination, run_id) -> AsyncIterator[Channel]:
+                async with real(host, source, destination, run_id) as channel:
                     proxy.target = Path(channel.listen_uri.removeprefix("unix:"))
                     yield _Relayed(channel, proxy.path)
 

@@ -37,7 +37,7 @@ def channel_between(
     source: LocalProcess | None, destination: LocalProcess | None
 ) -> AbstractAsyncContextManager[Channel]:
     """The channel of two QEMUs on this host."""
-    return local_channel(LocalHost(), source, destination)
+    return local_channel(LocalHost(), source, destination, "0badcafe")
 
 
 def owned_by(*owners: tuple[int, int]) -> list[LocalProcess]:
@@ -109,7 +109,12 @@ async def test_a_path_too_long_for_a_socket_is_refused_with_the_remedy(itself, t
 
 async def test_the_longest_path_is_taken(itself, temporary, monkeypatch):
     """The bound is the system's own: 107 bytes and the final zero."""
-    rest = SOCKET_PATH_BYTES_MOST - len(os.fsencode(temporary)) - len("/") - len("/livemig-12345678/migration.sock")
+    rest = (
+        SOCKET_PATH_BYTES_MOST
+        - len(os.fsencode(temporary))
+        - len("/")
+        - len("/livemig-0badcafe-12345678/migration.sock")
+    )
     fitting = temporary / ("x" * rest)
     fitting.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(fitting))

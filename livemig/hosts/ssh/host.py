@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import posixpath
 import shlex
 import socket
@@ -10,7 +11,7 @@ from pathlib import Path
 
 from livemig.core.errors import ConnectError, HostError
 from livemig.hosts.confinement import Confinement, capabilities_in
-from livemig.hosts.host import HostIdentity
+from livemig.hosts.host import HostIdentity, machine_of
 from livemig.hosts.open_files import ImageKeys
 from livemig.hosts.process import (
     PORT_TABLES,
@@ -32,6 +33,7 @@ from livemig.hosts.ssh.way import RemoteWay
 from livemig.hosts.start import Program
 
 _IDENTITY = {
+    "machine": "cat /etc/machine-id 2>/dev/null || true",
     "boot": "cat /proc/sys/kernel/random/boot_id",
     "pid": "readlink /proc/self/ns/pid",
     "net": "readlink /proc/self/ns/net",
@@ -84,6 +86,7 @@ class RemoteHost:
             await link.close()
             raise
         identity = HostIdentity(
+            machine=machine_of(found["machine"].text.encode()),
             boot_id=found["boot"].text,
             process_namespace=found["pid"].text,
             network_namespace=found["net"].text,
@@ -130,11 +133,8 @@ class RemoteHost:
 
     async def process_known_as(self, pid: int, start_ticks: int) -> RemoteProcess | None:
         """Returns the process of that pid that started then; None when it has ended."""
-        found = await self.link.run_parts({name: f"cat /proc/{pid}/{name}" for name in ("stat", "status")})
-        if any(answer.status != 0 for answer in found.values()):
-            return None
-        held = self._held(pid, found["stat"].text, found["status"].text)
-        return held if held.start_ticks == start_ticks else None
+        held = await self.process_of_pid(pid)
+        return held if held is not None and held.start_ticks == start_ticks else None
 
     def _held(self, pid: int, stat: str, status: str) -> RemoteProcess:
         return RemoteProcess(self.link, self.identity.boot_id, pid, reading.started_in(stat), reading.owner_in(status))
@@ -281,9 +281,9 @@ class RemoteHost:
             raise OSError(await self.read_end(stderr_path, 2000) or "it ended at once")
         return RemoteProgram(self._held(pid, found["stat"].text, found["status"].text))
 
-    async def make_private_folder(self, owner: tuple[int, int] | None) -> str:
+    async def make_private_folder(self, owner: tuple[int, int] | None, run_id: str) -> str:
         """Makes a new folder that only one user may enter."""
-        return await places.make_private_folder(self.link, self._given_to(owner))
+        return await places.make_private_folder(self.link, self._given_to(owner), run_id)
 
     async def write_secret(self, path: str, text: str, owner: tuple[int, int] | None) -> None:
         """Makes a file that only one user may read."""
@@ -306,6 +306,28 @@ class RemoteHost:
     async def cut_connections(self, address: str, port: int) -> None:
         """Cuts all TCP connections to an address and port, as far as the host's kernel and rights allow."""
         await self.link.run(f"ss --kill --tcp dst {_q(address)} dport = {port}")
+
+    async def remove_private_folders_of(self, run_id: str, temporary_folder: str) -> None:
+        """Removes all that `make_private_folder` made for a run."""
+        del temporary_folder
+        await self.link.run(f'rm -rf -- "${{TMPDIR:-/tmp}}"/livemig-{_q(run_id)}-*')
+
+    async def process_of_pid(self, pid: int) -> RemoteProcess | None:
+        """Returns a process, held."""
+        found = await self.link.run_parts({name: f"cat /proc/{pid}/{name}" for name in ("stat", "status")})
+        if any(answer.status != 0 for answer in found.values()):
+            return None
+        return self._held(pid, found["stat"].text, found["status"].text)
+
+    async def processes_with(self, text: str) -> tuple[tuple[int, tuple[str, ...]], ...]:
+        """Returns the processes that have a text in their command line."""
+        script = f"grep -lsF -- {_q(text)} /proc/[0-9]*/cmdline || true"
+        pids = [int(line.split("/")[2]) for line in (await self.link.run(script)).text.splitlines()]
+        found = []
+        for pid in pids:
+            with contextlib.suppress(OSError):
+                found.append((pid, (await self.read_process(pid)).argv))
+        return tuple(found)
 
     async def remove_private_folder(self, path: str) -> None:
         """Removes what `make_private_folder` made, with all in it."""

@@ -138,14 +138,16 @@ async def remove_dead_socket(link: Link, path: str) -> None:
         await link.run(f"rm -f -- {_q(path)}")
 
 
-async def make_private_folder(link: Link, owner: tuple[int, int] | None) -> str:
+async def make_private_folder(link: Link, owner: tuple[int, int] | None, run_id: str) -> str:
     """Makes a new folder that only one user may enter.
 
     Raises:
         OSError: When it can't be made, or not given to that user; nothing is left then.
     """
     given = "" if owner is None else f' && {{ chown {owner[0]}:{owner[1]} "$f" || {{ rmdir "$f"; false; }}; }}'
-    return await _must(link, f'umask 077; f=$(mktemp -d "${{TMPDIR:-/tmp}}/livemig-XXXXXXXXXX"){given} && echo "$f"')
+    return await _must(
+        link, f'umask 077; f=$(mktemp -d "${{TMPDIR:-/tmp}}/livemig-{run_id}-XXXXXXXXXX"){given} && echo "$f"'
+    )
 
 
 async def write_secret(link: Link, path: str, text: str, owner: tuple[int, int] | None) -> None:

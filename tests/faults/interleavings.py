@@ -1,0 +1,96 @@
+"""``python -m tests.faults.interleavings N``: N random ways through the model of two QEMUs, up to four faults each.
+
+`tests.unit.exploration` goes everywhere with one fault, and with two; here more strike, engines die again and again,
+and a person has recovery run twice. What must never be raises `Broken`, with the seed of the way.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import random
+import time
+from collections import Counter
+
+from tests.unit.two_qemus import Broken, Change, Model, World
+
+FAULTS_MOST = 4
+WILD_STEPS_MOST = 400
+CALM_STEPS_MOST = 600
+BATCH = 2000
+
+
+def walk(seed: int, models: dict[tuple[bool, bool, bool, bool], Model]) -> str:
+    """Goes one way to its end; returns the rule that settled it.
+
+    Raises:
+        Broken: When something happened that must never, or it does not end.
+    """
+    chance = random.Random(seed)
+    faults = chance.randint(0, FAULTS_MOST)
+    kind = (chance.random() < 0.85, chance.random() < 0.5, chance.random() < 0.5, faults < 2)
+    if kind not in models:
+        live, powers_off, torn, losses = kind
+        models[kind] = Model(live=live, powers_off=powers_off, torn=torn, losses=losses)
+    model = models[kind]
+    now, labels = model.start(faults), list[str]()
+    try:
+        for step in range(WILD_STEPS_MOST + CALM_STEPS_MOST):
+            label, after = _next(model, now, chance, calm=step >= WILD_STEPS_MOST)
+            if after is None:
+                break
+            now = after
+            labels.append(label)
+        else:
+            raise Broken("it does not end")
+        if now.verdict is None:
+            raise Broken("it stands still unsettled")
+    except Broken as broken:
+        raise Broken(f"seed {seed}: {broken}\n{' > '.join(labels)}") from None
+    return now.verdict.rule
+
+
+def _next(model: Model, now: World, chance: random.Random, *, calm: bool) -> tuple[str, World | None]:
+    """Draws what happens next; nothing once all is settled."""
+    engine = list(model.engine(now))
+    if calm:  # what changes nothing is left out: observing ends some day
+        engine = [change for change in engine if change[0] != "observe"]
+    moves = list(model.moves(now))
+    faults = [] if calm else list(model.faults(now))
+    kinds: list[tuple[float, list[Change]]] = [(4.0, engine), (2.0, moves), (0.5, faults)]
+    kinds = [kind for kind in kinds if kind[1]]
+    if now.at == "settled" and (not engine or chance.random() < 0.3):
+        return "", None
+    if not kinds:
+        return "", None
+    changes = chance.choices([kind[1] for kind in kinds], [kind[0] for kind in kinds])[0]
+    return chance.choice(changes)
+
+
+def play(first: int) -> Counter[str]:
+    """Goes a batch of ways; returns how often each rule settled one."""
+    models: dict[tuple[bool, bool, bool, bool], Model] = {}
+    return Counter(walk(seed, models) for seed in range(first, first + BATCH))
+
+
+def main() -> None:
+    """Goes N ways on all processors."""
+    parser = argparse.ArgumentParser(prog="python -m tests.faults.interleavings", description=__doc__)
+    parser.add_argument("count", nargs="?", type=int, default=1_000_000)
+    parser.add_argument("--from-seed", type=int, default=0)
+    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
+    asked = parser.parse_args()
+    began_s = time.monotonic()
+    ends: Counter[str] = Counter()
+    firsts = range(asked.from_seed, asked.from_seed + asked.count, BATCH)
+    with multiprocessing.Pool(asked.processes) as pool:
+        for found in pool.imap_unordered(play, firsts):
+            ends += found
+    for rule, count in ends.most_common():
+        print(f"{count:9}  {rule}")
+    print(f"{ends.total()} ways in {time.monotonic() - began_s:.0f} s, nothing broken")
+
+
+if __name__ == "__main__":
+    main()

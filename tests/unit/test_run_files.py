@@ -1,0 +1,71 @@
+"""Who drives a run: one process at a time, as long as it lives, and nobody after that."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from livemig.core.errors import ControlError, JournalError
+from livemig.engine.run_files import RunFiles, is_driven, is_id, runs_folder
+
+HOLD = """
+from livemig.engine.run_files import RunFiles
+files = RunFiles.hold("a1", reserve=True)
+print("held", flush=True)
+input()
+"""
+
+
+def test_held_by_one(own_state: Path) -> None:
+    """The second one is refused; once let go, nothing is left."""
+    files = RunFiles.hold("a1", reserve=True)
+    assert is_driven("a1")
+    assert (runs_folder() / "a1.lock").stat().st_blocks > 0
+    with pytest.raises(ControlError, match="a1"):
+        RunFiles.hold("a1", reserve=False)
+    files.close()
+    files.close()
+    assert not is_driven("a1")
+    assert list(runs_folder().iterdir()) == []
+    assert runs_folder().stat().st_mode & 0o777 == 0o700
+
+
+def test_killed(own_state: Path) -> None:
+    """A process that is killed drives nothing any more, whatever files it leaves."""
+    process = subprocess.Popen([sys.executable, "-c", HOLD], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"held\n"
+    assert is_driven("a1")
+    process.kill()
+    process.communicate()
+    assert not is_driven("a1")
+    files = RunFiles.hold("a1", reserve=False)
+    assert is_driven("a1")
+    files.close()
+
+
+def test_space_is_given_back(own_state: Path) -> None:
+    """Once."""
+    files = RunFiles.hold("a1", reserve=True)
+    assert files.free_space()
+    assert not files.free_space()
+    files.close()
+
+
+def test_nowhere_to_make_them(own_state: Path) -> None:
+    """One line with the remedy."""
+    runs_folder().parent.mkdir(parents=True)
+    runs_folder().write_text("")
+    with pytest.raises(JournalError, match="XDG_STATE_HOME"):
+        RunFiles.hold("a1", reserve=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "good"), [("88652e38", True), ("", False), ("../x", False), ("a/b", False), ("-a", False)]
+)
+def test_ids(text: str, good: bool) -> None:
+    """An id names a file, so it can't be anything."""
+    assert is_id(text) is good

@@ -16,6 +16,7 @@ from livemig.qemu.monitor import Monitor
 LOCK_ID = "livemig"
 """One for all livemigs, so that the second one fails."""
 LOCK_BOUND_S = 2.0
+SAME_QEMU = "both addresses lead to the same QEMU: give the monitor of the waiting QEMU as --dst-qmp"
 
 
 async def take_lock(side: Side, run_id: str) -> None:
@@ -31,6 +32,8 @@ async def take_lock(side: Side, run_id: str) -> None:
         holder = await lock_holder(side.monitor)
         if holder is None:
             raise RefusedError((f"the {side.name} can't be held for this run: {error.description}",)) from error
+        if holder == run_id:
+            raise RefusedError((SAME_QEMU,)) from error
         raise RefusedError((_refusal(side, holder),)) from error
 
 

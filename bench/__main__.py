@@ -9,6 +9,7 @@ import click
 from bench.dirtyring import dirtyring
 from bench.footprint import footprint
 from bench.forecast import forecast
+from bench.handover import handover
 from bench.pingpong import pingpong
 from bench.runner import CouldNotMeasure
 from bench.simulation import simulation
@@ -56,13 +57,13 @@ class Benchmarks(click.Group):
     epilog=EXAMPLES,
 )
 def bench() -> None:
-    """Measures livemig on this machine, with its built-in guest. Needs QEMU, no root.
+    """Measures livemig on this machine, with its built-in guest. Needs QEMU; `handover` alone needs root.
 
     Each benchmark prints a table, or with --json one object; other work on the machine shows in the figures.
     """
 
 
-for command in (switchover, startup, footprint, pingpong, dirtyring, simulation, forecast):
+for command in (switchover, startup, footprint, pingpong, dirtyring, simulation, forecast, handover):
     bench.add_command(command)
 
 if __name__ == "__main__":

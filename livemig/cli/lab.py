@@ -95,7 +95,7 @@ def guest(where: str, name: str) -> int:
 @lab.command(cls=Verb, short_help="Talk to the Linux guest from the client, and show every silence.")
 @_name
 def watch(name: str) -> int:
-    """Talk to the Linux guest from the client without pause, until Ctrl-C, and print each silence of 20 ms and more.
+    """Talk to the Linux guest from the client without pause, until Ctrl-C, and print each silence of 100 ms and more.
 
     Two TCP sessions and UDP: every record must come back, or come, once and in order. How each did is said at the end.
     """

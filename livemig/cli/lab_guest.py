@@ -15,7 +15,7 @@ from livemig.lab.two_hosts import TwoHosts
 from livemig.lab.two_hosts.layout import GUEST_ADDRESS
 
 DISK_BYTES = 2 * 2**20
-_SHOWN_S = 0.02
+_SHOWN_S = 0.1
 _POLL_S = 0.1
 
 

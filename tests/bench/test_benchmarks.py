@@ -107,6 +107,21 @@ def test_startup(folder: Path) -> None:
 
 
 @pytest.mark.qemu
+def test_handover(folder: Path) -> None:
+    """Each kind of move has its figure. Needs root."""
+    code, result = run(folder, "handover", "--count", "1")
+
+    assert code in (0, 1)
+    seen = figures(result)
+    assert totals(result)["move_count"] == 5
+    assert {name for name in seen if name.endswith("_beyond_s")} == {
+        *("announced_stream_beyond_s", "announced_udp_beyond_s", "announced_echo_beyond_s"),
+        *("steered_udp_beyond_s", "steered_echo_beyond_s", "silent_udp_beyond_s", "silent_echo_beyond_s"),
+    }
+    assert 0 < seen["lab_up_s"]["median"] < 60
+
+
+@pytest.mark.qemu
 def test_footprint(folder: Path) -> None:
     """CPU and memory of a migration that goes on until its deadline."""
     code, result = run(folder, "footprint", "--duration", "3s")

@@ -70,6 +70,10 @@ class LinuxGuest:
         self._image, self._settings, self._incoming, self._name = image, settings, incoming, name
         self._process: asyncio.subprocess.Process | None = None
 
+    def on(self, host: Host, *, incoming: bool) -> LinuxGuest:
+        """Returns the same guest on another host, not started."""
+        return LinuxGuest(host, self._image, self._settings, incoming=incoming, name=self._name)
+
     @property
     def argv(self) -> list[str]:
         """QEMU's command line, the same on either host."""

@@ -24,7 +24,7 @@ INTERVAL_S = 0.002
 SILENCE_S = 0.010
 """Shorter ones than this are this machine's own scheduling."""
 _OUTSTANDING_MOST = 2000
-_TELL_INTERVAL_S = 0.02
+_TELL_INTERVAL_S = 0.05
 _CONNECT_BOUND_S = 20.0
 _LAST_ECHOES_BOUND_S = 10.0
 
@@ -46,6 +46,7 @@ class Flow:
         self.sent = self.received = 0
         self.problems: list[str] = []
         self._last_s = time.monotonic()
+        self._told_s = 0.0
 
     @property
     def outstanding(self) -> int:
@@ -69,6 +70,13 @@ class Flow:
         if now_s - self._last_s >= SILENCE_S:
             say({"flow": self.name, "from_s": self._last_s, "to_s": now_s})
         self._last_s = now_s
+        if now_s - self._told_s > _TELL_INTERVAL_S:
+            self._told_s = now_s
+            self.tell()
+
+    def tell(self) -> None:
+        """Says, now and then, how far it is."""
+        say({"flow": self.name, "heard_s": self._last_s})
 
     def summary(self) -> dict[str, object]:
         """How it did."""
@@ -164,7 +172,6 @@ class Journal(Flow):
     def __init__(self, name: str, address: str) -> None:
         super().__init__(name, address, JOURNAL_PORT, socket.SOCK_STREAM)
         self._partial = b""
-        self._told_s = 0.0
 
     def readable(self) -> None:
         """Takes the latest number; it never goes back."""
@@ -177,9 +184,10 @@ class Journal(Flow):
                 self.problems.append(f"block {sequence} acknowledged after {self.received}")
             self.received = sequence
         self.heard()
-        if time.monotonic() - self._told_s > _TELL_INTERVAL_S:
-            self._told_s = time.monotonic()
-            say({"flow": self.name, "acknowledged": self.received})
+
+    def tell(self) -> None:
+        """Says which block it was."""
+        say({"flow": self.name, "acknowledged": self.received})
 
 
 def say(line: dict[str, object]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
+import time
 from types import TracebackType
 from typing import Self
 
@@ -16,6 +17,7 @@ from livemig.lab.two_hosts.layout import GUEST_ADDRESS
 
 _READY_BOUND_S = 60.0
 _END_BOUND_S = 30.0
+_POLL_S = 0.02
 
 
 class Silence(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,6 +77,10 @@ class Watching:
         self.silences: list[Silence] = []
         self.summaries: dict[str, FlowSummary] = {}
         self.acknowledged = 0
+        self._heard_s: dict[str, float] = {}
+        self._flows = [f"echo{number}" for number in range(1, echo + 1)]
+        self._flows += [f"stream{number}" for number in range(1, stream + 1)]
+        self._flows += [f"udp{number}" for number in range(1, udp + 1)]
         counts = [f"--echo={echo}", f"--stream={stream}", f"--udp={udp}", *(["--journal"] if journal else [])]
         self._argv = client.argv(sys.executable, "-m", "livemig.lab.linux.traffic", address, *counts)
         self._process: asyncio.subprocess.Process | None = None
@@ -87,6 +93,18 @@ class Watching:
             one.duration_s for one in self.silences if one.flow == flow and one.to_s > from_s and one.from_s < to_s
         ]
         return max(found, default=0.0)
+
+    async def wait_heard(self, since_s: float, timeout_s: float) -> None:
+        """Waits until every flow has been heard since a time.
+
+        Raises:
+            LabError: When one is not within the bound.
+        """
+        end_s = time.monotonic() + timeout_s
+        while any(self._heard_s.get(flow, 0.0) <= since_s for flow in self._flows):
+            if time.monotonic() > end_s:
+                raise LabError(f"the lab's client hears nothing of the guest for {timeout_s:.0f} s")
+            await asyncio.sleep(_POLL_S)
 
     async def end(self) -> dict[str, FlowSummary]:
         """Lets the client finish its sessions, and returns how each flow did.
@@ -142,6 +160,8 @@ class Watching:
             found = msgspec.json.decode(line)
             if "ready_s" in found:
                 self._ready.set()
+            elif "heard_s" in found:
+                self._heard_s[found["flow"]] = found["heard_s"]
             elif "acknowledged" in found:
                 self.acknowledged = found["acknowledged"]
             elif "from_s" in found:

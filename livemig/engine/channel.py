@@ -17,15 +17,36 @@ from functools import partial
 
 from livemig.core.errors import CommandError, HostError, LivemigError, RefusedError
 from livemig.core.plan import Plan, Security
+from livemig.engine.reach import listen_address, why_unreachable
 from livemig.engine.side import Side
 from livemig.hosts.host import Host, HostProcess
 
 SOCKET_PATH_BYTES_MOST = 107
+SSH_PORT = 22
+"""Whether it is open or not, it tells whether the host is reached."""
 OBJECT_ID = "livemig-tls"
 USER_NAME = "livemig"
 KEY_BYTES = 32
 KEY_FILE = "keys.psk"
 """QEMU's own name for it."""
+
+
+DH_FILE = "dh-params.pem"
+DH_PARAMETERS = """\
+-----BEGIN DH PARAMETERS-----
+MIIBiAKCAYEA//////////+t+FRYortKmq/cViAnPTzx2LnFg84tNpWp4TZBFGQz
++8yTnc4kmz75fS/jY2MMddj2gbICrsRhetPfHtXV/WVhJDP1H18GbtCFY2VVPe0a
+87VXE15/V8k1mE8McODmi3fipona8+/och3xWKE2rec1MKzKT0g6eXq8CrGCsyT7
+YdEIqUuyyOP7uWrat2DX9GgdT0Kj3jlN9K5W7edjcrsZCwenyO4KbXCeAvzhzffi
+7MA0BM0oNC9hkXL+nOmFg/+OTxIy7vKBg8P+OxtMb61zO7X8vC7CIAXFjvGDfRaD
+ssbzSibBsu/6iGtCOGEfz9zeNVs7ZRkDW7w09N75nAI4YbRvydbmyQd62R0mkff3
+7lmMsPrBhtkcrv4TCYUTknC0EwyTvEN5RPT9RFLi103TZPLiHnH1S/9croKrnJ32
+nuhtK8UiNjoNq8Uhl5sN6todv5pC1cRITgq80Gv6U93vPBsg7j/VnXwl5B0rZsYu
+N///////////AgEC
+-----END DH PARAMETERS-----
+"""
+"""RFC 7919's ffdhe3072. Without the file a QEMU that listens draws its own at first: half a second to many, all the
+while deaf; TLS 1.3 uses neither."""
 
 
 class Channel:
@@ -87,16 +108,20 @@ async def open_channel(
             opened = local_channel(source.host, source.process, destination.process, run_id)
             yield await stack.enter_async_context(opened)
             return
-        wanted = plan.security
-        if wanted is Security.AUTO:
-            usable = not tunnelled and await _have_tls(source) and await _have_tls(destination)
-            wanted = Security.TLS if usable else Security.SSH
+        wanted, address = plan.security, ""
+        if tunnelled or (wanted is Security.AUTO and not await _both_have_tls(source, destination)):
+            wanted = Security.SSH
+        if wanted is not Security.SSH:
+            address = listen_address(plan, source.host, destination.address, destination.host)
+            reason = await why_unreachable(source.host, address, SSH_PORT)
+            if reason is not None and wanted is not Security.AUTO:
+                raise RefusedError((reason,))
+            wanted = Security.SSH if reason is not None else wanted
         if wanted is Security.SSH:
             yield await stack.enter_async_context(_tunnel(source, destination, run_id))
         elif wanted is Security.NONE:
-            yield _ClearText(_listen_address(plan, source, destination))
+            yield _ClearText(address)
         else:
-            address = _listen_address(plan, source, destination)
             yield await stack.enter_async_context(_encrypted(address, source, destination, run_id))
 
 
@@ -106,12 +131,15 @@ def _on_one_host(source: Side, destination: Side) -> bool:
     return source.host.identity.is_same_host(destination.host.identity)
 
 
-async def _have_tls(side: Side) -> bool:
-    try:
-        found = await side.monitor.execute("qom-list-types", {"implements": "tls-creds"})
-    except CommandError:
-        return False
-    return any(kind["name"] == "tls-creds-psk" for kind in found)
+async def _both_have_tls(*sides: Side) -> bool:
+    for side in sides:
+        try:
+            found = await side.monitor.execute("qom-list-types", {"implements": "tls-creds"})
+        except CommandError:
+            return False
+        if all(kind["name"] != "tls-creds-psk" for kind in found):
+            return False
+    return True
 
 
 @asynccontextmanager
@@ -190,6 +218,8 @@ async def _encrypted(address: str, source: Side, destination: Side, run_id: str)
             folder = await stack.enter_async_context(_folder(side.host, owner, channel, run_id))
             try:
                 await side.host.write_secret(os.path.join(folder, KEY_FILE), key, owner)  # noqa: PTH118
+                if side is destination:
+                    await side.host.write_secret(os.path.join(folder, DH_FILE), DH_PARAMETERS, owner)  # noqa: PTH118
             except OSError as error:
                 raise RefusedError(
                     (f"the key of this migration can't be written for the {side.name}: {error}",)
@@ -288,20 +318,6 @@ def _socket_path(folder: str) -> str:
     if len(os.fsencode(path)) > SOCKET_PATH_BYTES_MOST:
         raise RefusedError((f"the socket path {path} is too long: set TMPDIR to a shorter folder",))
     return path
-
-
-def _listen_address(plan: Plan, source: Side, destination: Side) -> str:
-    """The address that the destination binds: as asked, or the one by which its SSH is reached."""
-    if plan.migrate_address is not None:
-        return plan.migrate_address
-    if not destination.address.is_on_its_host and destination.address.host is not None:
-        return destination.address.host
-    found = destination.host.reached_at if not destination.host.is_local else source.host.reached_from
-    if found is None or "%" in found:
-        raise RefusedError(
-            ("the address by which the source reaches the destination is not known: give --migrate-address",)
-        )
-    return found
 
 
 async def _listening_port(destination: Side) -> int:

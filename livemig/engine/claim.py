@@ -34,6 +34,7 @@ class Claim:
     """One run's journal and locks.
 
     Attributes:
+        plan: What the run was asked.
         journal: The run's journal.
         notes: What could not be written, one line each.
         left: What could not be taken back, one line each.
@@ -44,7 +45,8 @@ class Claim:
         self.journal = RunJournal()
         self.notes: list[str] = []
         self.left: list[str] = []
-        self._run_id, self._plan = run_id, plan
+        self.plan = plan
+        self._run_id = run_id
         self._locked: list[Side] = []
 
     async def take(self, source: Side, destination: Side | None, destination_address: Address) -> None:
@@ -62,7 +64,7 @@ class Claim:
                 id=self._run_id,
                 livemig_version=version("livemig"),
                 started_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
-                plan=self._plan,
+                plan=self.plan,
                 engine=own_identity(),
                 source=await _recorded(source),
                 destination=there,

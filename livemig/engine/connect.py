@@ -8,11 +8,14 @@ from __future__ import annotations
 import asyncio
 
 from livemig.core.errors import ConnectError, LaunchError, RefusedError
+from livemig.core.plan import Plan, Security
 from livemig.core.units import format_size
+from livemig.engine.channel import SSH_PORT
 from livemig.engine.claim import Claim
 from livemig.engine.host_pool import HostPool
 from livemig.engine.launch import Launched, launch
 from livemig.engine.launch_plan import LaunchOptions, LaunchPlan, plan_launch
+from livemig.engine.reach import listen_address, refuse_clear_text, why_unreachable
 from livemig.engine.side import Side
 from livemig.hosts.host import Host
 from livemig.qemu.address import Address
@@ -45,6 +48,7 @@ async def connect_both(
         LaunchError: When it was launched and ended, or does not answer. Nothing is left of it.
         PlanError: When an option for the launch makes no sense.
     """
+    refuse_clear_text(claim.plan, source, destination)
     here, there = await hosts.both(source, destination)
     await refuse_one_address(source, here, destination, there)
     connecting = [
@@ -68,7 +72,9 @@ async def connect_both(
         raise
 
 
-async def launch_plan(source: Side, destination: Address, host: Host, options: LaunchOptions) -> LaunchPlan:
+async def launch_plan(
+    source: Side, destination: Address, host: Host, options: LaunchOptions, plan: Plan | None = None
+) -> LaunchPlan:
     """Says how the destination would be launched; changes nothing.
 
     Args:
@@ -76,6 +82,7 @@ async def launch_plan(source: Side, destination: Address, host: Host, options: L
         destination: Where the destination's monitor is to be.
         host: The machine that it is on.
         options: What the user says.
+        plan: What is asked of the migration, to look whether the way for memory is there; None does not look.
 
     Raises:
         RefusedError: When it can't be, all reasons together.
@@ -85,14 +92,37 @@ async def launch_plan(source: Side, destination: Address, host: Host, options: L
         raise RefusedError(
             (f"nobody listens at {destination}, and livemig launches a QEMU only where its monitor is a UNIX socket",)
         )
-    plan = await plan_launch(source, host, destination, options)
+    reasons = [*await _why_no_memory(source, host)]
+    if plan is not None and plan.security in (Security.TLS, Security.NONE):
+        reasons += await _why_no_way(plan, source, destination, host)
+    try:
+        planned = await plan_launch(source, host, destination, options)
+    except RefusedError as error:
+        raise RefusedError((*error.reasons, *reasons)) from error
+    if reasons:
+        raise RefusedError(tuple(reasons))
+    return planned
+
+
+async def _why_no_memory(source: Side, host: Host) -> tuple[str, ...]:
     needed_bytes, available_bytes = source.facts.memory_bytes, await host.available_memory_bytes()
-    if needed_bytes > available_bytes:
-        where = "here" if host.is_local else f"at {host.name}"
-        sizes = f"{format_size(needed_bytes)} of memory, and {format_size(available_bytes)} can be had {where}"
-        remedy = "free some, or raise this cgroup's limit, before a second QEMU is launched"
-        raise RefusedError((f"the guest has {sizes}: {remedy}",))
-    return plan
+    if needed_bytes <= available_bytes:
+        return ()
+    where = "here" if host.is_local else f"at {host.name}"
+    sizes = f"{format_size(needed_bytes)} of memory, and {format_size(available_bytes)} can be had {where}"
+    remedy = "free some, or raise this cgroup's limit, before a second QEMU is launched"
+    return (f"the guest has {sizes}: {remedy}",)
+
+
+async def _why_no_way(plan: Plan, source: Side, destination: Address, host: Host) -> tuple[str, ...]:
+    if source.host.identity.is_same_host(host.identity):
+        return ()
+    try:
+        address = listen_address(plan, source.host, destination, host)
+    except RefusedError as error:
+        return error.reasons
+    reason = await why_unreachable(source.host, address, SSH_PORT)
+    return () if reason is None else (reason,)
 
 
 async def refuse_one_address(source: Address, source_host: Host, destination: Address, destination_host: Host) -> None:
@@ -139,9 +169,9 @@ def refuse_idle_options(destination: Address, options: LaunchOptions) -> None:
 async def _connect_launched(
     source: Side, address: Address, host: Host, options: LaunchOptions, claim: Claim
 ) -> Connected:
-    plan = await launch_plan(source, address, host, options)
-    await claim.launching(plan)
-    launched = await launch(plan, on_started=claim.launched)
+    planned = await launch_plan(source, address, host, options, claim.plan)
+    await claim.launching(planned)
+    launched = await launch(planned, on_started=claim.launched)
     try:
         side = await Side.connect("destination", launched.address, host)
         if side.process is not None and side.process.pid != launched.process.pid:

@@ -10,20 +10,11 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Coroutine
-from typing import Any, assert_never
+from typing import Any
 
 from livemig.core import event as events
 from livemig.core import inputs
-from livemig.core.action import (
-    Action,
-    Cancel,
-    ContinueSwitchover,
-    SetBandwidth,
-    SetDowntimeLimit,
-    SetSwitchoverBandwidth,
-    Settle,
-    Yank,
-)
+from livemig.core.action import Action, Settle, Yank
 from livemig.core.errors import LivemigError, MonitorLost
 from livemig.core.foreknowledge import Foreknowledge
 from livemig.core.observation import Observation
@@ -35,9 +26,10 @@ from livemig.core.progress import Progress
 from livemig.core.rounds import Round
 from livemig.core.status import MigrationStatus, RunState
 from livemig.core.trace import DecisionRecord, EventRecord, InputRecord, worth_recording
+from livemig.engine.act import carry_out, carry_out_once_there
 from livemig.engine.recorder import TraceRecorder
-from livemig.engine.settle import yank
-from livemig.engine.side import Side
+from livemig.engine.return_of_monitor import return_of
+from livemig.engine.side import Side, SideName
 from livemig.engine.watch import SideEvent, Watch
 from livemig.qemu.event_stream import MonitorEvent
 
@@ -46,7 +38,6 @@ POLL_S = 0.2
 """A net under the round boundaries, which come as events; a query costs QEMU about half a millisecond of its lock."""
 GUARD_POLL_S = 0.02
 """Until QEMU's first slot has been counted the guard holds the bandwidth down: look often, for it ends within 0.2 s."""
-ACTION_BOUND_S = 5.0
 COMPLETION_BOUND_S = 5.0
 """How long the destination's ``completed`` may come after the source's."""
 
@@ -93,6 +84,7 @@ class LiveMigration:
         self._poll_now = asyncio.Event()
         self._progress = Progress()
         self._settle = False
+        self._away: set[SideName] = set()
         self._completed_s: float | None = None
         self._replied_s = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -168,7 +160,7 @@ class LiveMigration:
                 self._take_event(item)
             elif item is not None:
                 self._take_input(item)
-            if self.now_s - ticked_s >= TICK_S:
+            if self.now_s - ticked_s >= TICK_S and "source" not in self._away:  # time alone proves no standstill then
                 ticked_s = self.now_s
                 self._handle(inputs.Tick(time_s=ticked_s))
 
@@ -180,10 +172,22 @@ class LiveMigration:
         return self.phase.terminal and self.phase is not Phase.COMPLETED
 
     def _take_event(self, item: SideEvent) -> None:
-        if item.event is None:
+        if item.event is None and self.watch.side(item.side).may_return:
+            self._spawn(self._await_return(item.side))
+        elif item.event is None:
             self._handle(inputs.PeerLost(time_s=self.now_s, side=item.side))
         elif item.side == "source":
             self._take_source_event(item.event)
+
+    async def _await_return(self, name: SideName) -> None:
+        """The way to a host broke, not its QEMU: that goes on, within the limits it was given."""
+        self._away.add(name)
+        self.warn(f"the connection to the {name}'s host is lost; its QEMU goes on")
+        if await return_of(self.watch.side(name), self.watch, self.started_s):
+            self.warn(f"the connection to the {name}'s host is back")
+        else:
+            self.watch.put(inputs.PeerLost(time_s=self.now_s, side=name))
+        self._away.discard(name)
 
     def _take_input(self, item: inputs.Input) -> None:
         if isinstance(item, inputs.Observed):
@@ -336,7 +340,7 @@ class LiveMigration:
 
     async def _carry_out(self, action: Action) -> None:
         try:
-            await self.apply(action)
+            await carry_out_once_there(action, self._source)
         except LivemigError as error:
             refused = inputs.ActionRefused(time_s=self.now_s, action=str(action), reason=str(error))
             self.watch.put(refused)
@@ -347,24 +351,7 @@ class LiveMigration:
         Raises:
             LivemigError: When QEMU refused it or did not answer.
         """
-        monitor = self._source.monitor
-        match action:
-            case SetDowntimeLimit(downtime_limit_s=limit_s):
-                await self._source.settings.set_downtime_limit(limit_s)
-            case SetBandwidth(bandwidth_bytes_s=bandwidth_bytes_s):
-                await self._source.settings.set_bandwidth(bandwidth_bytes_s)
-            case SetSwitchoverBandwidth(bandwidth_bytes_s=bandwidth_bytes_s):
-                await self._source.settings.set_switchover_bandwidth(bandwidth_bytes_s)
-            case ContinueSwitchover():
-                await monitor.execute("migrate-continue", {"state": "pre-switchover"}, timeout_s=ACTION_BOUND_S)
-            case Cancel():
-                await monitor.execute("migrate_cancel", timeout_s=ACTION_BOUND_S)
-            case Yank():
-                await yank(self._source)
-            case Settle():
-                pass
-            case _:
-                assert_never(action)
+        await carry_out(action, self._source)
 
     async def _poll(self) -> None:
         """Asks the source for its counters. No bound: in the switchover silence is normal, and the watchdog decides."""
@@ -377,7 +364,10 @@ class LiveMigration:
             try:
                 observation = await self._source.monitor.query_migrate(timeout_s=None, origin_s=self.started_s)
             except MonitorLost:
-                return
+                if not self._source.may_return:
+                    return
+                await asyncio.sleep(POLL_S)
+                continue
             except LivemigError as error:
                 self.warn(str(error))
                 await asyncio.sleep(POLL_S)

@@ -30,6 +30,7 @@ from livemig.engine.launch_plan import LaunchOptions
 from livemig.engine.recorder import TraceRecorder
 from livemig.engine.run import Run
 from livemig.engine.watch import Watch
+from livemig.engine.ways import NeverConnectedError, Ways
 from livemig.qemu.address import Address
 
 LEAVING_BOUND_S = 30.0
@@ -163,7 +164,7 @@ class Migration:
                 stack.push_async_callback(claim.journal.close)
                 try:
                     await claim.journal.open()
-                    report = await self._moved(claim, recorder)
+                    report = await self._by_some_way(claim, recorder)
                 except BaseException as error:
                     await asyncio.shield(claim.end_refused(self._cancel_reason or str(error) or repr(error)))
                     raise
@@ -172,18 +173,31 @@ class Migration:
         finally:
             self._stream.close()
 
-    async def _moved(self, claim: Claim, recorder: TraceRecorder | None) -> Report:
+    async def _by_some_way(self, claim: Claim, recorder: TraceRecorder | None) -> Report:
+        """A handshake that hangs is worth another port, and then the way through SSH."""
+        ways, silent_count = Ways(more=True), 0
+        async with HostPool() as hosts:
+            while True:
+                try:
+                    return await self._moved(ways, hosts, claim, recorder)
+                except NeverConnectedError as error:
+                    silent_count += error.silent
+                    if not error.silent or silent_count > 1:
+                        ways = Ways(tunnelled=True)
+                    way = "the way through SSH" if ways.tunnelled else "another port"
+                    self._put(events.Warned(time_s=0.0, text=f"{error}; {way} is tried"))
+
+    async def _moved(self, ways: Ways, hosts: HostPool, claim: Claim, recorder: TraceRecorder | None) -> Report:
         """Moves the guest, or not, and lets go of everything; what is left is to say so."""
         async with contextlib.AsyncExitStack() as stack:
             loading = asyncio.ensure_future(asyncio.to_thread(import_module, "livemig.core.forecaster"))
             stack.push_async_callback(asyncio.wait, [loading])
-            hosts = await stack.enter_async_context(HostPool())
             connected = await connect_both(*self._addresses, self._launch, hosts, claim)
             stack.push_async_callback(self._let_go, connected)
             stack.push_async_callback(claim.release)
             await stack.enter_async_context(listening(self.id, self._answer))
             watch = await stack.enter_async_context(Watch(connected.source, connected.destination))
-            run = Run(self.id, self._plan, connected, watch, claim=claim, put=self._put, recorder=recorder)
+            run = Run(self.id, self._plan, connected, watch, claim=claim, put=self._put, recorder=recorder, ways=ways)
             channel = await stack.enter_async_context(run.prepared())
             self._run = run
             self._begun.set()

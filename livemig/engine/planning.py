@@ -21,6 +21,7 @@ from livemig.engine.host_pool import HostPool
 from livemig.engine.launch_plan import LaunchOptions, LaunchPlan
 from livemig.engine.migration import new_id
 from livemig.engine.preflight import Preflight, examine, examine_source
+from livemig.engine.reach import refuse_clear_text
 from livemig.engine.side import Side
 from livemig.hosts.host import Host
 from livemig.qemu.address import Address
@@ -55,6 +56,7 @@ async def plan_migration(
     destination_address = None if destination is None else Address.parse(destination)
     async with contextlib.AsyncExitStack() as stack:
         hosts = await stack.enter_async_context(HostPool())
+        refuse_clear_text(plan, source_address, *([destination_address] if destination_address else []))
         source_host, host = await hosts.both(source_address, destination_address or source_address)
         if destination_address is not None:
             await refuse_one_address(source_address, source_host, destination_address, host)
@@ -103,7 +105,7 @@ async def _of_source(
     if destination is None:
         return _report(plan, source, found)
     try:
-        launch = await launch_plan(source, destination, host, options)
+        launch = await launch_plan(source, destination, host, options, plan)
     except RefusedError as error:
         return _report(plan, source, found, refusals=error.reasons)
     except (CommandLineError, PlanError) as error:

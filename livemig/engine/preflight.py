@@ -14,7 +14,7 @@ from livemig.core.finding import Finding, Severity, Topic, lines_of, ordered
 from livemig.core.plan import Plan
 from livemig.core.status import MigrationStatus, RunState
 from livemig.core.units import format_duration
-from livemig.engine.images import same_images
+from livemig.engine.images import on_one_kernel, same_images
 from livemig.engine.launch_plan import supervisor_of
 from livemig.engine.side import Facts, Side
 from livemig.qemu.compare import NEEDED_CAPABILITIES, ImagePair, compare, image_pairs
@@ -67,7 +67,7 @@ async def examine(source: Side, destination: Side, plan: Plan, fixed_downtime_s:
     inventories = await take_inventories(source.monitor, destination.monitor)
     found = compare(*inventories, needed_capabilities=NEEDED_CAPABILITIES | needed_capabilities(plan))
     images = await same_images(source, destination, tuple(image_pairs(*inventories)))
-    findings = ordered(judge_images(found, images))
+    findings = ordered(judge_images(found, images, between_hosts=not on_one_kernel(source, destination)))
     return Preflight(
         refusals=lines_of(findings, Severity.REFUSAL),
         warnings=(*warnings, *lines_of(findings, Severity.WARNING)),
@@ -95,7 +95,9 @@ def needed_capabilities(plan: Plan) -> frozenset[str]:
     return frozenset({"pause-before-switchover"}) if plan.pause_before_switchover else frozenset()
 
 
-def judge_images(findings: Iterable[Finding], images: Iterable[tuple[ImagePair, bool | None]]) -> Iterator[Finding]:
+def judge_images(
+    findings: Iterable[Finding], images: Iterable[tuple[ImagePair, bool | None]], *, between_hosts: bool = False
+) -> Iterator[Finding]:
     """Says of each disk whether both sides have one file for it, where that was seen, whatever they call it.
 
     A copy of an image is as stale as it is old: a guest that went on with it would lose what it wrote since, and read
@@ -104,7 +106,9 @@ def judge_images(findings: Iterable[Finding], images: Iterable[tuple[ImagePair, 
     Args:
         findings: What else was found; of disks by two names, it only says that.
         images: The disks, and whether each is one file; None where that can't be seen.
+        between_hosts: Whether the sides run on two hosts: there a writable image has to be proven the same.
     """
+    images = list(images)
     seen = {pair.subject: (pair, is_same) for pair, is_same in images if is_same is not None}
     for finding in findings:
         if finding.topic is not Topic.IMAGE or finding.subject not in seen:
@@ -112,6 +116,21 @@ def judge_images(findings: Iterable[Finding], images: Iterable[tuple[ImagePair, 
     for pair, is_same in seen.values():
         if not is_same:
             yield _two_files(pair)
+    if between_hosts:
+        yield from (_unproven(pair) for pair, is_same in images if is_same is None and pair.writable)
+
+
+def _unproven(pair: ImagePair) -> Finding:
+    return Finding(
+        severity=Severity.REFUSAL,
+        topic=Topic.IMAGE,
+        subject=pair.subject,
+        source=pair.source,
+        destination=pair.destination,
+        sentence=f"{pair.title} is {pair.source}, and nothing proves that the destination's host has that very image",
+        remedy="put it on storage that both hosts share, in a folder that you may write to there, or on a block device "
+        "that has an identity of its own",
+    )
 
 
 def _two_files(pair: ImagePair) -> Finding:

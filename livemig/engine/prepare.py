@@ -33,7 +33,9 @@ class Preparation:
         connect_uri: What the source is to connect to, once the destination listens.
     """
 
-    def __init__(self, source: Side, destination: Side, plan: Plan, notes: list[str]) -> None:
+    def __init__(
+        self, source: Side, destination: Side, plan: Plan, notes: list[str], *, tunnelled: bool = False
+    ) -> None:
         """Does nothing yet.
 
         Args:
@@ -41,11 +43,13 @@ class Preparation:
             destination: The destination.
             plan: What is asked.
             notes: Is added what could not be put back, one line each.
+            tunnelled: Whether memory takes the way through SSH.
         """
         self.notes = notes
         self.connect_uri = ""
         self._source, self._destination, self._plan = source, destination, plan
         self._listening = False
+        self._tunnelled = tunnelled
 
     @asynccontextmanager
     async def channel(
@@ -64,7 +68,9 @@ class Preparation:
         Raises:
             RefusedError: When a side refuses. All was put back; a destination that listened already was ended.
         """
-        async with open_channel(self._plan, self._source, self._destination, run_id=run_id) as channel:
+        async with open_channel(
+            self._plan, self._source, self._destination, run_id=run_id, tunnelled=self._tunnelled
+        ) as channel:
             try:
                 await intend(channel)
                 await self._set_capabilities()

@@ -5,7 +5,6 @@ Each part decides nothing that belongs elsewhere: the policy decides while the g
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Callable
@@ -16,7 +15,7 @@ from livemig.core.errors import LivemigError, RefusedError
 from livemig.core.evidence import Continuation, Evidence, SourceEnd
 from livemig.core.observation import Observation
 from livemig.core.outcome import Outcome, RunningOn, Step, Verdict
-from livemig.core.plan import Plan, PlanChange, Security
+from livemig.core.plan import Plan, PlanChange
 from livemig.core.readings import Absence
 from livemig.core.report import Downtime, Report, fixed_downtime_found_s
 from livemig.core.status import MigrationStatus, RunState
@@ -26,7 +25,7 @@ from livemig.engine.connect import Connected
 from livemig.engine.finish import continue_destination, final_figures, measured_downtime
 from livemig.engine.foresight import Foresight
 from livemig.engine.handover import Handover
-from livemig.engine.handshake import watch_handshake
+from livemig.engine.handshake import Connecting
 from livemig.engine.live import LiveMigration
 from livemig.engine.preflight import examine
 from livemig.engine.prepare import Preparation
@@ -34,6 +33,7 @@ from livemig.engine.recorder import TraceRecorder
 from livemig.engine.retire import retire
 from livemig.engine.settle import Settlement
 from livemig.engine.watch import Watch
+from livemig.engine.ways import DIRECT, NeverConnectedError, Ways
 from livemig.qemu.introspection import query_parameters
 
 ASLEEP_FOR_GOOD = (
@@ -62,6 +62,7 @@ class Run:
         claim: Claim,
         put: Callable[[events.Event], None],
         recorder: TraceRecorder | None,
+        ways: Ways = DIRECT,
     ) -> None:
         self._put = put
         self.live = LiveMigration(
@@ -70,7 +71,10 @@ class Run:
         self._id = run_id
         self._source, self._destination, self._watch = connected.source, connected.destination, watch
         self._launched = connected.launched
-        self._preparation = Preparation(connected.source, connected.destination, plan, claim.left)
+        self._preparation = Preparation(
+            connected.source, connected.destination, plan, claim.left, tunnelled=ways.tunnelled
+        )
+        self._ways = ways
         self._recorder, self._claim = recorder, claim
         self._failure: str | None = None
         self._destination_words = ""
@@ -175,9 +179,15 @@ class Run:
         )
 
     async def migrate(self, channel: Channel) -> Report:
-        """Moves the guest and returns how it ended. Whatever fails is in the report, not raised."""
+        """Moves the guest and returns how it ended. Whatever fails is in the report, not raised.
+
+        Raises:
+            NeverConnectedError: When the two did not come together, and another way is worth trying.
+        """
         self._handover.migrating()
-        connecting = asyncio.create_task(self._watch_connecting(channel))
+        connecting = Connecting(
+            self._source, self._destination, channel, self._preparation.connect_uri, self._is_moving
+        )
         try:
             await self.live.drive(
                 lambda: self._source.monitor.execute("migrate", {"uri": self._preparation.connect_uri})
@@ -188,8 +198,7 @@ class Run:
             logger.exception("the loop failed")
             self._failure = f"livemig itself failed: {error!r}"  # a bug of ours must not leave a guest half-way
         finally:
-            connecting.cancel()
-            await asyncio.gather(connecting, return_exceptions=True)
+            self._failure = await connecting.end() or self._failure
         settlement = Settlement(
             self._source,
             self._destination,
@@ -207,6 +216,11 @@ class Run:
         await self._put_back(verdict)
         if await self._guest_side_is_gone(verdict):
             verdict = await settlement.run()  # it died at the last moment: say what is so now
+        if self.live.last is None:
+            await connecting.give_up()
+            failed = verdict.outcome is Outcome.FAILED and self.live.policy.cancel_reason is None
+            if failed and self._launched is not None and self._ways.after(self.live.policy.plan, channel.security):
+                raise NeverConnectedError(self._reason(verdict, settlement), silent=connecting.silent)
         if verdict.outcome is Outcome.FAILED and self._launched is not None:
             self._destination_words = await self._launched.read_stderr()
         report = self._report(verdict, settlement, downtime)
@@ -217,18 +231,8 @@ class Run:
         )
         return report
 
-    async def _watch_connecting(self, channel: Channel) -> None:
-        """Sees to it that no handshake freezes a side; once memory moves, removes what only the connecting needed."""
-
-        def is_moving() -> bool:
-            return self.live.last is not None and bool(self.live.last.sent_bytes)
-
-        if channel.security in (Security.TLS, Security.NONE):
-            uri = self._preparation.connect_uri
-            self._failure = await watch_handshake(self._source, self._destination, uri, is_moving)
-        while not is_moving():  # noqa: ASYNC110  # the loop asks for the counters anyway
-            await asyncio.sleep(0.05)
-        await channel.connected()
+    def _is_moving(self) -> bool:
+        return self.live.last is not None and bool(self.live.last.sent_bytes)
 
     async def _hand_over(self, settlement: Settlement) -> Downtime | None:
         """The straight way, without reading both sides first: their own ``completed`` was just read from both.

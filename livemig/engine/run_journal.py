@@ -71,7 +71,8 @@ class RunJournal:
         """
         if self._journal is None:
             await self.open()
-        self._files = await self._in_thread(lambda: RunFiles.hold(record.id, reserve=True))
+        if self._files is None:  # a second attempt of one run holds them still
+            self._files = await self._in_thread(lambda: RunFiles.hold(record.id, reserve=True))
         await self._write(record)
 
     async def change(self, **changes: Any) -> None:

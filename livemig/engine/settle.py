@@ -23,9 +23,13 @@ from livemig.engine.side import Side
 from livemig.engine.watch import Watch
 
 READ_BOUND_S = 1.0
+RECONNECT_BOUND_S = 10.0
+"""To log in at a host again."""
 READ_AGAIN_S = 0.05
 OBSERVE_BOUND_S = 5.0
 """How long nothing may change before observing is taken as spent."""
+RETURN_BOUND_S = 60.0
+"""The same while a host is out of reach over SSH."""
 EFFECT_BOUND_S = 2.0
 """How long a step may take to show in what the sides say: a cancel and a yank are obeyed later than answered."""
 STEP_BOUND_S = 5.0
@@ -90,7 +94,7 @@ class Settlement:
                 return verdict
             if verdict.step is Step.KEEP_OBSERVING:
                 await self._watch.wait_until(lambda: False, READ_AGAIN_S)
-                if time.monotonic() - self._changed_s > OBSERVE_BOUND_S:
+                if time.monotonic() - self._changed_s > self._observe_bound_s():
                     self._spent |= {verdict.step}
                 continue
             self._tell_step(verdict)
@@ -103,6 +107,13 @@ class Settlement:
             if verdict.step in _SHOWS_AT_ONCE or not await self._shows_effect():
                 self._spent |= {verdict.step}
         raise AssertionError("the outcome table does not settle")
+
+    def _observe_bound_s(self) -> float:
+        """A host that is out of reach may come back: what its QEMU did meanwhile is worth waiting for."""
+        away = Reading(Absence.UNREACHABLE)
+        sides = zip((self._source, self._destination), self.readings or (), strict=False)
+        remote = any(reading == away and not side.host.is_local for side, reading in sides)
+        return RETURN_BOUND_S if remote else OBSERVE_BOUND_S
 
     async def _shows_effect(self) -> bool:
         """Reads again until something changes; returns whether it did within the bound."""
@@ -134,7 +145,7 @@ class Settlement:
             return Reading(Absence.GONE)
         try:
             if side.monitor.closed:
-                await side.reconnect(READ_BOUND_S)
+                await side.reconnect(READ_BOUND_S if side.host.is_local else RECONNECT_BOUND_S)
                 self._watch.follow(side)
             observation = await side.monitor.query_migrate(timeout_s=READ_BOUND_S)
             state = await side.monitor.query_status(timeout_s=READ_BOUND_S)

@@ -24,6 +24,8 @@ from livemig.qemu.monitor import Monitor
 SideName = Literal["source", "destination"]
 
 QUIT_BOUND_S = 5.0
+REMOTE_QUIT_BOUND_S = 15.0
+"""With time to log in again."""
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
@@ -106,6 +108,12 @@ class Side:
         """Whether its process is proven to have ended."""
         return self.process is not None and await self.process.is_gone()
 
+    @property
+    def may_return(self) -> bool:
+        """Whether its monitor ended because the way to its host broke: QEMU goes on, and the way can be made again."""
+        end = self.monitor.end
+        return not self.host.is_local and end is not None and not end.orderly
+
     async def reconnect(self, timeout_s: float) -> None:
         """Opens the monitor again after its connection ended.
 
@@ -120,13 +128,16 @@ class Side:
 
     async def end(self) -> bool:
         """Quits this QEMU, and kills it when it does not go; returns whether it is proven gone."""
+        bound_s = QUIT_BOUND_S if self.host.is_local else REMOTE_QUIT_BOUND_S
         with contextlib.suppress(LivemigError):
+            if self.may_return:
+                await self.reconnect(bound_s)
             await self.monitor.execute("quit", timeout_s=QUIT_BOUND_S)
         if self.process is None:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.monitor.wait_closed(), QUIT_BOUND_S)
             return False
-        return await self.process.wait_gone(QUIT_BOUND_S) or await self.process.end(QUIT_BOUND_S)
+        return await self.process.wait_gone(bound_s) or await self.process.end(bound_s)
 
     async def close(self) -> None:
         """Closes the monitor; the QEMU goes on as it is."""

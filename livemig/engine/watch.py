@@ -60,6 +60,10 @@ class Watch:
         stream = side.monitor.subscribe()
         self._pumps.append(asyncio.get_running_loop().create_task(self._pump(side.name, stream)))
 
+    def side(self, name: SideName) -> Side:
+        """Returns a side by its name."""
+        return self._sides[0] if name == "source" else self._sides[1]
+
     @property
     def both_completed(self) -> bool:
         """Whether both sides have said ``completed`` themselves."""

@@ -219,6 +219,9 @@ class Host(Protocol):
     async def folders_among(self, paths: Iterable[str]) -> frozenset[str]:
         """Returns those paths that are folders."""
 
+    async def existing_among(self, paths: Iterable[str]) -> frozenset[str]:
+        """Returns those paths where something is."""
+
     async def missing_among(self, paths: Iterable[str]) -> tuple[str, ...]:
         """Returns those paths where there is surely nothing."""
 
@@ -283,6 +286,14 @@ class Host(Protocol):
 
         Raises:
             OSError: When it can't.
+        """
+
+    async def touch(self, address: str, port: int) -> None:
+        """Connects to a TCP port as the host sees it, and closes the connection at once.
+
+        Raises:
+            OSError: As `socket.connect` does.
+            ConnectError: When the host's sshd does not allow it.
         """
 
     async def respond(self) -> None:

@@ -120,6 +120,10 @@ class LocalHost:
         """Returns those paths that are folders."""
         return frozenset(path for path in paths if Path(path).is_dir())
 
+    async def existing_among(self, paths: Iterable[str]) -> frozenset[str]:
+        """Returns those paths where something is."""
+        return frozenset(path for path in paths if Path(path).exists())
+
     async def missing_among(self, paths: Iterable[str]) -> tuple[str, ...]:
         """Returns those paths where there is surely nothing."""
         return tuple(path for path in paths if places.is_missing(path))
@@ -194,13 +198,18 @@ class LocalHost:
         """Listens at a UNIX socket."""
         return LocalTunnel.open(path, owner, connect)
 
+    async def touch(self, address: str, port: int) -> None:
+        """Connects to a TCP port and closes the connection at once."""
+        _, writer = await asyncio.open_connection(address, port)
+        writer.close()
+
     async def respond(self) -> None:
         """Sleeps for a moment: on a busy machine it is a long one."""
         await asyncio.sleep(0.01)
 
     async def cut_connections(self, address: str, port: int) -> None:
         """Cuts all TCP connections to an address and port, as far as the kernel and livemig's rights allow."""
-        command = ("ss", "--kill", "--tcp", "dst", address, "dport", "=", str(port))
+        command = ("ss", "--kill", "--tcp", "state", "connected", "dst", address, "dport", "=", str(port))
         with contextlib.suppress(OSError):
             process = await asyncio.create_subprocess_exec(
                 *command,

@@ -73,17 +73,24 @@ async def dial(
 
 
 async def _open_socket(address: Address, way: Way | None, deadline_s: float, *, starting: bool) -> socket.socket:
+    seen: OSError | None = None
     while True:
         try:
             async with asyncio.timeout(max(0.0, deadline_s - time.monotonic())):
                 return await (_open(address) if way is None else way.open())
         except TimeoutError:
-            raise _error(address, "no connection within the bound: is the host reachable?") from None
+            if seen is None:
+                raise _error(address, "no connection within the bound: is the host reachable?") from None
+            raise _error(address, _why_not_open(seen), nobody_listens=_is_nobody(seen)) from seen
         except OSError as error:
+            seen = error
             if not _worth_retrying(error, starting=starting) or time.monotonic() + RETRY_S >= deadline_s:
-                nobody_listens = error.errno in (errno.ENOENT, errno.ECONNREFUSED)
-                raise _error(address, _why_not_open(error), nobody_listens=nobody_listens) from error
+                raise _error(address, _why_not_open(error), nobody_listens=_is_nobody(error)) from error
         await asyncio.sleep(RETRY_S)
+
+
+def _is_nobody(error: OSError) -> bool:
+    return error.errno in (errno.ENOENT, errno.ECONNREFUSED)
 
 
 def _worth_retrying(error: OSError, *, starting: bool) -> bool:

@@ -230,7 +230,11 @@ class RemoteHost:
 
     async def folders_among(self, paths: Iterable[str]) -> frozenset[str]:
         """Returns those paths that are folders."""
-        return await places.folders_among(self.link, paths)
+        return await places.those_that(self.link, "-d", paths)
+
+    async def existing_among(self, paths: Iterable[str]) -> frozenset[str]:
+        """Returns those paths where something is."""
+        return await places.those_that(self.link, "-e", paths)
 
     async def missing_among(self, paths: Iterable[str]) -> tuple[str, ...]:
         """Returns those paths where there is surely nothing."""
@@ -299,13 +303,17 @@ class RemoteHost:
         """Listens at a UNIX socket there."""
         return await RemoteTunnel.open(self.link, path, self._given_to(owner), connect)
 
+    async def touch(self, address: str, port: int) -> None:
+        """Connects to a TCP port through the host's sshd, and closes the connection at once."""
+        (await self.link.open_tcp(address, port)).close()
+
     async def respond(self) -> None:
         """Does nothing in the shell there."""
         await self.link.run(":")
 
     async def cut_connections(self, address: str, port: int) -> None:
         """Cuts all TCP connections to an address and port, as far as the host's kernel and rights allow."""
-        await self.link.run(f"ss --kill --tcp dst {_q(address)} dport = {port}")
+        await self.link.run(f"ss --kill --tcp state connected dst {_q(address)} dport = {port}")
 
     async def remove_private_folders_of(self, run_id: str, temporary_folder: str) -> None:
         """Removes all that `make_private_folder` made for a run."""

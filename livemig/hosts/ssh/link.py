@@ -17,6 +17,8 @@ from livemig.hosts.ssh.relay import Relay
 from livemig.hosts.ssh.shell import COMMAND_BOUND_S, Answer, Shell, parts_of, parts_script
 
 OPEN_BOUND_S = 10.0
+UNTOLD = "open failed"
+"""All that OpenSSH's sshd says when it could not even begin to connect."""
 
 
 class Link:
@@ -105,7 +107,12 @@ class Link:
             OSError: When sshd says that it can't be reached.
         """
         connection = await self.connection()
-        return await self._opened(connection.create_connection(Relay, host, port), "TCP connections")
+        try:
+            return await self._opened(connection.create_connection(Relay, host, port), "TCP connections")
+        except ConnectionRefusedError as error:
+            if error.strerror == UNTOLD:  # sshd names every later failure, and a refusal is always one of these
+                raise OSError(errno.EHOSTUNREACH, os.strerror(errno.EHOSTUNREACH)) from error
+            raise
 
     async def _opened(self, opening: Awaitable[tuple[Any, Any]], what: str) -> Relay:
         try:
@@ -155,4 +162,4 @@ def _connect_failure(reason: str) -> OSError:
     for number in (errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH):
         if os.strerror(number).lower() in words:
             return OSError(number, os.strerror(number))
-    return OSError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
+    return OSError(errno.ECONNREFUSED, UNTOLD if words == UNTOLD else os.strerror(errno.ECONNREFUSED))

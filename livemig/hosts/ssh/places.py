@@ -12,9 +12,9 @@ from livemig.hosts.process import Surroundings
 from livemig.hosts.ssh.link import Link
 
 
-async def folders_among(link: Link, paths: Iterable[str]) -> frozenset[str]:
-    """Returns those paths that are folders."""
-    commands = {path: f"[ -d {_q(path)} ]" for path in paths}
+async def those_that(link: Link, test: str, paths: Iterable[str]) -> frozenset[str]:
+    """Returns those paths that pass a test of the shell's, such as ``-d``."""
+    commands = {path: f"[ {test} {_q(path)} ]" for path in paths}
     if not commands:
         return frozenset()
     found = await link.run_parts(commands)

@@ -108,6 +108,16 @@ def listening_in(table: str) -> Iterator[tuple[int, str]]:
             yield int(fields[6]), fields[7]
 
 
+def one_for_each_network(listing: str) -> list[str]:
+    """From ``ls -l`` of namespaces: a pid in each network namespace, of those that see the files that ``self`` sees."""
+    found: dict[str, dict[str, str]] = {"net": {}, "mnt": {}}
+    for pid, kind, name in re.findall(r"/proc/(\w+)/ns/(net|mnt) -> (\S+)", listing):
+        found[kind][pid] = name
+    own = found["mnt"].get("self")
+    beside = {pid: name for pid, name in found["net"].items() if found["mnt"].get(pid) == own}
+    return list({name: pid for pid, name in beside.items()}.values())
+
+
 def listens_at(table: str, inodes: set[int], path: str, cwd: str) -> bool:
     """Whether one of these sockets listens at a path without links; relative names are meant from a folder."""
     return any(

@@ -36,8 +36,6 @@ class Relay(asyncssh.SSHUNIXSession[bytes], asyncssh.SSHTCPSession[bytes]):
             await loop.create_unix_connection(lambda: self._local, sock=end)
         else:
             await loop.create_connection(lambda: self._local, sock=end)
-        if self._channel is not None:
-            self._channel.resume_reading()
 
     def close(self) -> None:
         """Closes both ends."""
@@ -46,9 +44,8 @@ class Relay(asyncssh.SSHUNIXSession[bytes], asyncssh.SSHTCPSession[bytes]):
         self._local.close()
 
     def connection_made(self, chan: asyncssh.SSHTCPChannel[bytes] | asyncssh.SSHUNIXChannel[bytes]) -> None:
-        """The channel is open; nothing is read from it before the local end is there."""
+        """The channel is open."""
         self._channel = chan
-        chan.pause_reading()
 
     def data_received(self, data: bytes, datatype: int | None) -> None:
         """Passes on what the far end says."""
@@ -100,9 +97,15 @@ class _LocalEnd(asyncio.Protocol):
     def __init__(self, relay: Relay) -> None:
         self._relay = relay
         self._transport: asyncio.Transport | None = None
+        self._early = bytearray()
+        self._closed = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
+        self._transport.write(self._early)
+        self._early.clear()
+        if self._closed:
+            self._transport.close()
 
     def data_received(self, data: bytes) -> None:
         self._relay.send(data)
@@ -121,10 +124,13 @@ class _LocalEnd(asyncio.Protocol):
         self._relay.resume()
 
     def write(self, data: bytes) -> None:
-        if self._transport is not None and not self._transport.is_closing():
+        if self._transport is None:
+            self._early += data  # at most what SSH's window lets through
+        elif not self._transport.is_closing():
             self._transport.write(data)
 
     def close(self) -> None:
+        self._closed = True
         if self._transport is not None:
             self._transport.close()
 

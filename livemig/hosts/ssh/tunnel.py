@@ -47,7 +47,7 @@ class RemoteTunnel:
         tunnel = cls(link, path, connect)
         connection = await link.connection()
         try:
-            tunnel._listener = await connection.start_unix_server(tunnel._accept, path)
+            tunnel._listener = await connection.create_unix_server(tunnel._accept, path)
         except (asyncssh.Error, asyncssh.ChannelListenError) as error:
             raise OSError(f"{link.name}: its sshd does not forward UNIX sockets ({error})") from error
         if owner is not None:

@@ -8,7 +8,7 @@ import shlex
 import socket
 
 from livemig.hosts.ssh.link import Link
-from livemig.hosts.ssh.reading import listening_in
+from livemig.hosts.ssh.reading import listening_in, one_for_each_network
 from livemig.hosts.ssh.relay import Relay
 
 
@@ -72,9 +72,13 @@ async def why_not_open(link: Link, path: str) -> OSError:
 
 
 async def _listened(link: Link) -> set[str]:
-    """The paths of all sockets that somebody listens at, in every network namespace that can be seen."""
-    tables = (
-        'for p in /proc/[0-9]*; do n=$(readlink $p/ns/net 2>/dev/null) || continue; case " $seen " in *" $n "*) ;; '
-        '*) seen="$seen $n"; cat $p/net/unix 2>/dev/null;; esac; done'
-    )
-    return {name for _, name in listening_in((await link.run(tables)).text)}
+    """The paths of all sockets that somebody listens at, in every network namespace that can be seen.
+
+    Of processes that see the same files: elsewhere a path is another place.
+    """
+    listing = await link.run("ls -l /proc/self/ns/mnt /proc/[0-9]*/ns/net /proc/[0-9]*/ns/mnt 2>/dev/null")
+    pids = one_for_each_network(listing.text)
+    if not pids:
+        return set()
+    tables = await link.run(f"cat {' '.join(f'/proc/{pid}/net/unix' for pid in pids)} 2>/dev/null")
+    return {name for _, name in listening_in(tables.text)}

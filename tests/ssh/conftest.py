@@ -1,0 +1,33 @@
+"""Hosts of the lab and a guest; livemig's SSH finds the lab's keys by HOME. Needs root, and says so."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from livemig.lab.two_hosts import TwoHosts
+from tests.lab.fixtures import lab_name
+from tests.lab.traces import traces
+from tests.ssh.between import Between
+
+
+@pytest.fixture
+async def lab(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[TwoHosts]:
+    """Two hosts whose sshd this process may log in at."""
+    made = TwoHosts(lab_name())
+    async with made:
+        monkeypatch.setenv("HOME", str(made.home_folder))
+        monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+        yield made
+    assert traces(made.name) == []
+
+
+@pytest.fixture
+async def between(lab: TwoHosts) -> AsyncIterator[Between]:
+    """A guest that can be started on the first host."""
+    made = Between(lab)
+    try:
+        yield made
+    finally:
+        await made.stop()

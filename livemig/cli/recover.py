@@ -52,7 +52,7 @@ def show_recovery(run_id: str | None, *, dry_run: bool, fence_confirmed: str | N
         raise click.ClickException(str(error)) from error
     for one in found:
         if as_json:
-            print(msgspec.json.encode(_line_of(one)).decode(), flush=True)
+            print(msgspec.json.encode(recovered_line(one)).decode(), flush=True)
         else:
             print("\n".join(_lines_of(one)), flush=True)
     if not found and not as_json:
@@ -107,7 +107,8 @@ def _ended(run_id: str, ending: Ending, reason: str) -> events.Ended:
     )
 
 
-def _line_of(found: Recovered) -> _RecoveredLine:
+def recovered_line(found: Recovered) -> _RecoveredLine:
+    """Returns what ``--json`` prints of a run."""
     ending = found.ending
     return _RecoveredLine(
         id=found.id,

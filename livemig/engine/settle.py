@@ -131,6 +131,10 @@ class Settlement:
         source, destination = await asyncio.gather(self._read_side(self._source), self._read_side(self._destination))
         if source.migration is not None and not self._migrating:
             source = Reading(source.state, MigrationStatus.NONE)
+        for side, reading in ((self._source, source), (self._destination, destination)):
+            if reading.state is Absence.GONE:
+                await self._watch.take_last_words(side.name)
+        self._watch.take_all()
         found = (source, destination)
         if found != self.readings:
             self.readings, self._spent, self._changed_s = found, frozenset(), time.monotonic()

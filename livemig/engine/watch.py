@@ -12,6 +12,9 @@ from livemig.core.status import MigrationStatus
 from livemig.engine.side import Side, SideName
 from livemig.qemu.event_stream import EventStream, MonitorEvent
 
+LAST_WORDS_BOUND_S = 0.5
+"""How long what a process said before its end may take to be read."""
+
 
 class SideEvent:
     """An event of one side, or, with None, the end of its monitor."""
@@ -90,6 +93,17 @@ class Watch:
         if isinstance(item, SideEvent):
             self._remember(item)
         return item
+
+    async def take_last_words(self, side: SideName) -> None:
+        """Remembers what a side said before its monitor ended; it has ended, or does within a moment."""
+        await self.wait_until(lambda: side in self.lost, LAST_WORDS_BOUND_S)
+
+    def take_all(self) -> None:
+        """Remembers all events that have come so far. Drops other items."""
+        while not self._inbox.empty():
+            item = self._inbox.get_nowait()
+            if isinstance(item, SideEvent):
+                self._remember(item)
 
     async def wait_until(self, condition: Callable[[], bool], timeout_s: float) -> bool:
         """Follows events until the condition holds; returns whether it does within the bound. Drops other items."""

@@ -11,6 +11,7 @@ import sqlite3
 from pathlib import Path
 
 from livemig.core.errors import GuestError, LivemigError
+from livemig.core.evidence import Side
 from livemig.lab.launched_machine import LaunchedMachine
 from livemig.qemu.monitor import Monitor
 from tests.engine.pair import migration_settings
@@ -48,7 +49,7 @@ async def judge(trial: Trial) -> str:
         raise Wrong(f"nobody runs the guest: {told}")
     if running and trial.stranger is None:
         await _check_guest(trial, running[0], told, reset="reset" in kinds)
-    await _check_leftovers(trial, running, told, settled=ended != "a person is needed")
+    await _check_leftovers(trial, running, told, settled=found != "a person is needed")
     if running and trial.stranger is None:
         return f"runs at the {running[0]}"
     return ended if ended != "settled" else "lost with its QEMU"
@@ -66,7 +67,7 @@ async def _person_helps(trial: Trial) -> str:
     run_id = str(last.last.get("id"))
     source_ran_on = "source <RESUME" in trial.source_relay.log
     if source_gone and not destination_gone and trial.source_completed and not source_ran_on:
-        again = await trial.recover(run_id, "--fence-confirmed", "source")
+        again = await trial.recover(run_id, Side.SOURCE)
         if again.code != 0:
             raise Wrong(f"the source is vouched dead, and still: {again.lines} {again.errors}")
         trial.recoveries.append(again)

@@ -408,9 +408,9 @@ class Trial:
             await self.finished(await self.livemig("cancel", line["id"]), RECOVERY_BOUND_S)
 
     async def _second(self) -> None:
-        """Another livemig wants the same guest, by the QEMU's other monitor."""
+        """Another livemig wants the same guest, by the QEMU's other monitor; if it is let, it gives up at once."""
         arguments = ["run", "--json", "--src-qmp", str(self.pair.source.spare_qmp_path)]
-        arguments += ["--dst-qmp", str(self.folder / "nobody.qmp"), "--probation", "100ms"]
+        arguments += ["--dst-qmp", str(self.folder / "nobody.qmp"), "--deadline", "10ms"]
         process = await self.livemig(*arguments)
         self.others.append(process)
         found = await self.finished(process, RUN_BOUND_S)

@@ -67,13 +67,12 @@ async def continue_destination(destination: Side, watch: Watch) -> Continued:
         refused, refusal = True, str(error)
     except LivemigError:
         pass  # fate unknown: the run state tells, or nothing does
-    finally:
-        await asyncio.gather(continuing, announcing, return_exceptions=True)
     resumed: tuple[SideName, str] = ("destination", "RESUME")
     if not refused:
         await watch.wait_until(lambda: resumed in watch.latest or "destination" in watch.lost, RESUME_EVENT_BOUND_S)
     resume = watch.latest.get(resumed)
     run_state = RunState.RUNNING if resume is not None else await run_state_of(destination)
+    await announcing
     not_running = run_state is not None and run_state not in (
         RunState.RUNNING,
         RunState.SUSPENDED,

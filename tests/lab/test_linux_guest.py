@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+import livemig
 from livemig.core.event import Prepared
 from livemig.lab.linux import records
 from livemig.lab.linux.guest import LinuxSettings
@@ -42,6 +43,27 @@ async def test_sessions_memory_and_disk_survive_ten_moves() -> None:
     for flow in (*(flows[f"echo{number}"] for number in range(1, 5)), flows["second card"]):
         assert flow.sent == flow.received > 100 * MOVES
     assert all(flows[name].received > 20 * MOVES for name in ("stream1", "stream2", "udp1", "journal"))
+
+
+async def test_narrow_link_and_the_clock_over_ssh() -> None:
+    """Memory takes the shaped link, no faster than it allows; the session beside it survives; the agent sets the clock
+    through SSH.
+    """
+    rate_bytes_s = 25e6
+    async with (
+        TwoHosts(lab_name(), rate_bytes_s=rate_bytes_s) as two_hosts,
+        Travels(two_hosts, LinuxSettings(agent=True), over_ssh=True) as travels,
+        Watching(two_hosts.client, echo=1, stream=1) as watching,
+    ):
+        plan = livemig.Plan(downtime_limit_s=1.0, probation_s=0.3, set_guest_time=True)
+        report = await travels.move(plan=plan)
+        assert (report.outcome, report.warnings) == ("completed", ()), (report.reason, report.warnings)
+        assert report.total_s is not None
+        assert report.sent_bytes / report.total_s < 1.1 * rate_bytes_s
+        flows = await watching.end()
+        assert [flow.problems for flow in flows.values()] == [(), ()]
+        assert flows["echo1"].sent == flows["echo1"].received
+        travels.check_guest()
 
 
 def test_records_are_the_workloads() -> None:

@@ -168,7 +168,10 @@ async def test_a_process_that_may_not_be_read(launching: Pair) -> None:
     launching.source.qmp_path.chmod(0o777)
     somebody = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
     reads_files = ("--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search")  # livemig's own, wherever it is
-    ran = await run(launching, prefix=(*somebody, *reads_files))
+    (state := launching.folder / "state").mkdir()
+    state.chmod(0o777)
+    environment = {**os.environ, "XDG_STATE_HOME": str(state)}
+    ran = await run(launching, prefix=(*somebody, *reads_files), env=environment)
     await assert_untouched(launching, ran, "run livemig as that user or as root")
 
 

@@ -27,7 +27,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if not VERSIONS:
         return
     packages = {version.name: _package(version.binary) for version in VERSIONS}
-    machine = f"Linux {os.uname().release}, {os.cpu_count()} cores"
+    machine = f"Linux {os.uname().release}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the start"
     table = Table(date=datetime.now(UTC).date().isoformat(), machine=machine, packages=packages)
     for source, destination, accelerator in EVERY_CASE:
         table.moves_of(source.name, destination.name, accelerator)

@@ -116,7 +116,7 @@ async def test_guest_that_falls_asleep_on_the_way(pair: VersionPair, source: Ver
             asleep.append(event)
             pair.source.serial.send(b"s")
 
-    report, _ = await pair.migrate(livemig.Plan(probation_s=0.1, bandwidth_bytes_s=16 * MiB), on_event=sleep)
+    report, _ = await pair.migrate(livemig.Plan(probation_s=0.1, bandwidth_bytes_s=5 * MiB), on_event=sleep)
 
     assert report.outcome is livemig.Outcome.COMPLETED, report.reason
     woken = any("QEMU woke it" in text for text in report.warnings)

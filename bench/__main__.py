@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from bench.channel import channel
 from bench.dirtyring import dirtyring
 from bench.footprint import footprint
 from bench.forecast import forecast
@@ -57,13 +58,13 @@ class Benchmarks(click.Group):
     epilog=EXAMPLES,
 )
 def bench() -> None:
-    """Measures livemig on this machine, with its built-in guest. Needs QEMU; `handover` alone needs root.
+    """Measures livemig on this machine, with its built-in guest. Needs QEMU; `handover` and `channel` need root.
 
     Each benchmark prints a table, or with --json one object; other work on the machine shows in the figures.
     """
 
 
-for command in (switchover, startup, footprint, pingpong, dirtyring, simulation, forecast, handover):
+for command in (switchover, startup, footprint, pingpong, dirtyring, simulation, forecast, handover, channel):
     bench.add_command(command)
 
 if __name__ == "__main__":

@@ -32,7 +32,8 @@ Exit codes:
 """
 
 RUN_EPILOG = f"""\b
-ADDR is where a QEMU's QMP monitor is: PATH, unix:PATH or tcp:HOST:PORT.
+ADDR is where a QEMU's QMP monitor is: PATH, unix:PATH, ssh://[USER@]HOST[:PORT]/PATH
+or tcp:HOST:PORT. By SSH nothing is installed on the host; keys and known hosts are those of your ssh.
 Both QEMUs need one of their own: -qmp unix:PATH,server=on,wait=off. One that waits is
 started with the source's options and with -S -incoming defer.
 
@@ -44,6 +45,9 @@ started with the source's options and with -S -incoming defer.
 Examples:
   # with the defaults
   livemig run --src-qmp /run/vm/a.qmp --dst-qmp /run/vm/b.qmp
+\b
+  # to another host, launched there; its memory goes by TLS with a key made for this move
+  livemig run --src-qmp /run/vm/a.qmp --dst-qmp ssh://root@hostb/run/vm/a.qmp
 \b
   # at most 1 Gbit/s; a guest too busy to move within 5 minutes is stopped then, for the rest
   livemig run --src-qmp a.qmp --dst-qmp b.qmp --bandwidth 1Gbit/s \\

@@ -102,7 +102,8 @@ def naming_option(error: AddressError | ConnectError, source: str, destination: 
     for option, given in (("--src-qmp", source), ("--dst-qmp", destination)):
         spellings = {given}
         with contextlib.suppress(LivemigError):
-            spellings.add(str(Address.parse(given)))
+            address = Address.parse(given)
+            spellings |= {str(address), str(address.login)}
         if error.address in spellings:
             return LivemigError(f"{option} {error}")
     return error

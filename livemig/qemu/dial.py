@@ -151,6 +151,8 @@ def _why_not_open(error: OSError) -> str:
             return "that is no QMP socket: name the one given with -qmp"
         case errno.ECONNREFUSED:
             return "nobody listens there: QEMU has ended, or was started without server=on"
+        case errno.EAGAIN if error.strerror != os.strerror(errno.EAGAIN):
+            return error.strerror or ""  # a way that knows more
         case errno.EAGAIN:
             return f"other clients hold this monitor and wait for it: {_SECOND_MONITOR}"
         case _:

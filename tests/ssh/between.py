@@ -16,6 +16,7 @@ from livemig.lab.launched_machine import LaunchedMachine
 from livemig.lab.machine import Machine, MachineSettings
 from livemig.lab.serial import SerialLine
 from livemig.lab.two_hosts import Host, TwoHosts
+from livemig.lab.two_hosts.qemu import qemu_in
 from livemig.lab.workload import Workload
 from tests.engine.pair import IDLE, MiB, run_state, spawn_livemig
 
@@ -145,18 +146,6 @@ class Between:
         place = LaunchedMachine(folder=host.private_folder_outside, name="vm", heartbeat=self.heartbeat)
         place.serial = SerialLine(host.private_folder_outside / "vm.serial", name="vm", heartbeat=self.heartbeat)
         return place
-
-
-def qemu_in(host: Host, qemu: str = "qemu-system-x86_64") -> str:
-    """A program that becomes QEMU in a host, its files by the paths that they have there."""
-    path = host.folder / f"qemu-{host.name}"
-    path.write_text(
-        "#!/bin/bash\n"
-        f"outside={host.private_folder_outside} inside={host.private_folder}\n"
-        f'exec {" ".join(host.argv())} {qemu} "${{@//$outside/$inside}}"\n'
-    )
-    path.chmod(0o755)
-    return str(path)
 
 
 def leftovers(lab: TwoHosts) -> list[Path]:

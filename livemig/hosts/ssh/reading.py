@@ -115,7 +115,7 @@ def one_for_each_network(listing: str) -> list[str]:
         found[kind][pid] = name
     own = found["mnt"].get("self")
     beside = {pid: name for pid, name in found["net"].items() if found["mnt"].get(pid) == own}
-    return list({name: pid for pid, name in beside.items()}.values())
+    return list({name: pid for pid, name in reversed(beside.items())}.values())  # the last ones are soon gone, as `ls`
 
 
 def listens_at(table: str, inodes: set[int], path: str, cwd: str) -> bool:

@@ -69,7 +69,7 @@ class Shell:
         shell = cls(host, process)
         try:
             answer = await shell.run("echo up", bound_s=START_BOUND_S)
-            if answer.text != "up":
+            if answer.text.split()[-1:] != ["up"]:  # what the login shell has to say comes before it
                 raise HostError(f"{host}: what answers there is no POSIX shell", host=host)
         except BaseException:
             shell.close()

@@ -11,6 +11,11 @@ from livemig.hosts.ssh.link import Link
 from livemig.hosts.ssh.reading import listening_in, one_for_each_network
 from livemig.hosts.ssh.relay import Relay
 
+HELD = (
+    "somebody listens there, but its sshd does not connect: other clients hold this monitor (give QEMU a second one), "
+    "or that sshd forwards no UNIX sockets (AllowStreamLocalForwarding)"
+)
+
 
 class RemoteWay:
     """Opens connections to one UNIX socket of a host."""
@@ -65,7 +70,7 @@ async def why_not_open(link: Link, path: str) -> OSError:
         case _ if found["mine"].status != 0:
             number = errno.EACCES
         case _ if {path, found["real"].text} & await _listened(link):
-            number = errno.EAGAIN
+            return OSError(errno.EAGAIN, HELD)
         case _:
             pass
     return OSError(number, os.strerror(number))
@@ -78,7 +83,5 @@ async def _listened(link: Link) -> set[str]:
     """
     listing = await link.run("ls -l /proc/self/ns/mnt /proc/[0-9]*/ns/net /proc/[0-9]*/ns/mnt 2>/dev/null")
     pids = one_for_each_network(listing.text)
-    if not pids:
-        return set()
-    tables = await link.run(f"cat {' '.join(f'/proc/{pid}/net/unix' for pid in pids)} 2>/dev/null")
+    tables = await link.run(f"cat {' '.join(f'/proc/{pid}/net/unix' for pid in ('self', *pids))} 2>/dev/null")
     return {name for _, name in listening_in(tables.text)}

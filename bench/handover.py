@@ -22,15 +22,20 @@ from bench.progress import Progress
 from bench.result import Conclusion, Figure, Target, Total, present
 from bench.runner import run_benchmark
 from livemig.core import event as events
+from livemig.core.errors import LabError
 from livemig.core.plan import SwitchoverMoment
+from livemig.engine.handover import ANNOUNCEMENT
 from livemig.lab.linux.guest import LinuxGuest, LinuxSettings
 from livemig.lab.linux.image import linux_image
 from livemig.lab.linux.watching import Watching
 from livemig.lab.two_hosts import TwoHosts
+from livemig.qemu.monitor import Monitor
 
 BEYOND_MEDIAN_LIMIT_S, BEYOND_P95_LIMIT_S = 0.015, 0.040
 LAB_UP_LIMIT_S = 3.0
 BEFORE_S, HEARD_BOUND_S, AFTER_S = 0.7, 60.0, 0.7
+UNHEARD_BOUND_S = 20.0
+"""Whoever hears nothing for so long is not waited for: 48 s were seen."""
 _NOTE = (
     "a silence is seen up to 2 ms too long, one under 10 ms counts as none; memory goes over a UNIX socket: the data "
     "network is the clients'; under TCG the guest's first packet waits until its code is translated anew"
@@ -48,7 +53,7 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
             as the guest stood still, besides the announcement.
         downtime_s: From the source's STOP to the destination's RESUME.
         qemu_downtime_s: QEMU's own figure.
-        beyond_s: By flow: its longest silence less QEMU's downtime.
+        beyond_s: By flow: its longest silence less QEMU's downtime. ``unheard``: from RESUME to the first answer.
         lab_up_s: How long making the lab took; None of a move.
     """
 
@@ -94,8 +99,8 @@ async def _measure(count: int, qemu: str, samples: list[Sample]) -> None:
                 await moves.make(count, "announced", stream=1)
                 await moves.make(count, "announced", echo=1, udp=1)
                 await moves.make(count, "steered", echo=1, udp=1)
-                await moves.make(silent_count, "silent", udp=1)
-                await moves.make(silent_count, "silent", echo=1)
+                await moves.make(silent_count, "silent", echo=1, udp=1)
+                await moves.make_unheard(silent_count)
 
 
 class _Moves:
@@ -117,26 +122,48 @@ class _Moves:
                     self._samples.append(await self._move(way, watching, flows))
                 self._progress.step()
 
+    async def make_unheard(self, count: int) -> None:
+        """Makes unannounced moves while nobody talks to the guest, and sees when a client that then asks is answered.
+
+        A packet on its way to the guest as it stops is answered from the new host, which tells the switch by chance.
+        """
+        for _ in range(count):
+            with _announcing(on=False):
+                report, (_, resumed_s) = await self._migrate("silent")
+            heard_s = resumed_s + UNHEARD_BOUND_S
+            async with Watching(self._lab.client, udp=1) as watching:
+                with contextlib.suppress(LabError):
+                    heard_s = await watching.wait_heard(resumed_s, UNHEARD_BOUND_S)
+                await _announce_by_hand(self._guest)
+                await watching.wait_heard(heard_s, HEARD_BOUND_S)
+            self._samples.append(_sample("silent", report, {"unheard": heard_s - resumed_s}))
+            self._progress.step()
+
     async def _move(self, way: Way, watching: Watching, flows: dict[str, int]) -> Sample:
+        report, switchover_s = await self._migrate(way)
+        await watching.wait_heard(switchover_s[1], HEARD_BOUND_S)
+        await asyncio.sleep(AFTER_S)
+        silences_s = {kind: watching.longest_s(f"{kind}1", *switchover_s) for kind in flows}
+        downtime_s = report.qemu_downtime_s or 0.0
+        return _sample(way, report, {kind: silence_s - downtime_s for kind, silence_s in silences_s.items()})
+
+    async def _migrate(self, way: Way) -> tuple[livemig.Report, tuple[float, float]]:
+        """Moves the guest to the other host; returns the report, and when it stopped and resumed, monotonic."""
         waiting = self._guest.on(self._lab.b if self._guest.host.name == "A" else self._lab.a, incoming=True)
         await self._stack.enter_async_context(waiting)
-        switchover_s = [0.0, 0.0]
+        stopped_s = resumed_s = 0.0
         source, destination = str(self._guest.qmp_path_outside), str(waiting.qmp_path_outside)
         async with livemig.migrate(self._plan(way, waiting), source=source, destination=destination) as migration:
             async for event in migration:
                 if isinstance(event, events.SourceStopped):
-                    switchover_s = [time.monotonic()] * 2
+                    stopped_s = time.monotonic()
                 elif isinstance(event, events.DestinationRunning):
-                    switchover_s[1] = time.monotonic()
-        report, ended_s = migration.report, time.monotonic()
+                    resumed_s = time.monotonic()
+        report = migration.report
         if report.outcome is not livemig.Outcome.COMPLETED or report.downtime is None:
             raise livemig.LivemigError(f"a move ended as {report.outcome}: {report.reason}")
         self._guest = waiting
-        await watching.wait_heard(ended_s, HEARD_BOUND_S)
-        await asyncio.sleep(AFTER_S)
-        qemu_downtime_s = report.qemu_downtime_s or 0.0
-        beyond_s = {kind: watching.longest_s(f"{kind}1", *switchover_s) - qemu_downtime_s for kind in flows}
-        return Sample(way=way, downtime_s=report.downtime.total_s, qemu_downtime_s=qemu_downtime_s, beyond_s=beyond_s)
+        return report, (stopped_s, resumed_s)
 
     def _plan(self, way: Way, waiting: LinuxGuest) -> livemig.Plan:
         plan = livemig.Plan(probation_s=0.1)
@@ -155,6 +182,17 @@ class _Moves:
 
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
+
+
+async def _announce_by_hand(guest: LinuxGuest) -> None:
+    """Tells the network where the guest is, so that the next move begins as every other."""
+    async with await Monitor.connect(str(guest.qmp_path_outside), name="bench") as monitor:
+        await monitor.execute("announce-self", ANNOUNCEMENT)
+
+
+def _sample(way: Way, report: livemig.Report, beyond_s: dict[str, float]) -> Sample:
+    downtime_s = None if report.downtime is None else report.downtime.total_s
+    return Sample(way=way, downtime_s=downtime_s, qemu_downtime_s=report.qemu_downtime_s, beyond_s=beyond_s)
 
 
 @contextmanager
@@ -185,6 +223,7 @@ def _conclude(samples: list[Sample]) -> Conclusion:
             beyond("steered", "echo", "TCP echo, switch told at STOP"),
             beyond("silent", "udp", "UDP echo, not announced"),
             beyond("silent", "echo", "TCP echo, not announced"),
+            beyond("silent", "unheard", "first answer, not announced (20 s: none)"),
             lab_up,
         ),
         totals=(Total("move_count", "moves", sum(sample.way is not None for sample in samples)),),

@@ -94,8 +94,8 @@ class Watching:
         ]
         return max(found, default=0.0)
 
-    async def wait_heard(self, since_s: float, timeout_s: float) -> None:
-        """Waits until every flow has been heard since a time.
+    async def wait_heard(self, since_s: float, timeout_s: float) -> float:
+        """Waits until every flow has been heard since a time; returns when the last of them first was, within 50 ms.
 
         Raises:
             LabError: When one is not within the bound.
@@ -105,6 +105,7 @@ class Watching:
             if time.monotonic() > end_s:
                 raise LabError(f"the lab's client hears nothing of the guest for {timeout_s:.0f} s")
             await asyncio.sleep(_POLL_S)
+        return max(self._heard_s[flow] for flow in self._flows)
 
     async def end(self) -> dict[str, FlowSummary]:
         """Lets the client finish its sessions, and returns how each flow did.

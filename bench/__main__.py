@@ -7,11 +7,14 @@ from typing import Any
 import click
 
 from bench.channel import channel
+from bench.decisions import decisions
 from bench.dirtyring import dirtyring
 from bench.footprint import footprint
 from bench.forecast import forecast
 from bench.handover import handover
 from bench.pingpong import pingpong
+from bench.policies import policies
+from bench.policies_real import policies_real
 from bench.runner import CouldNotMeasure
 from bench.simulation import simulation
 from bench.startup import startup
@@ -64,7 +67,22 @@ def bench() -> None:
     """
 
 
-for command in (switchover, startup, footprint, pingpong, dirtyring, simulation, forecast, handover, channel):
+BENCHMARKS = (
+    switchover,
+    startup,
+    footprint,
+    pingpong,
+    dirtyring,
+    simulation,
+    forecast,
+    handover,
+    channel,
+    policies,
+    policies_real,
+    decisions,
+)
+
+for command in BENCHMARKS:
     bench.add_command(command)
 
 if __name__ == "__main__":

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from livemig.cli.completion import completion
 from livemig.cli.config import config_option
 from livemig.cli.control_commands import cancel, recover, status, tune
 from livemig.cli.handover_options import handover_fields, handover_options
 from livemig.cli.help import Option, Verb
-from livemig.cli.help_texts import COMPLETION_EPILOG, DEMO_EPILOG, EXAMPLES, PLAN_EPILOG, REPLAY_EPILOG, RUN_EPILOG
+from livemig.cli.help_texts import DEMO_EPILOG, EXAMPLES, PLAN_EPILOG, REPLAY_EPILOG, RUN_EPILOG
 from livemig.cli.lab import lab
-from livemig.cli.options import ADDRESS, DURATION, RATE, SIZE
+from livemig.cli.options import ADDRESS, DURATION, RATE, SIZE, PolicyName
 from livemig.cli.simulate_options import SIMULATE_EPILOG, simulated_options
 from livemig.cli.supervise import new_id, supervised
 from livemig.core.errors import PlanError
@@ -319,15 +320,21 @@ def plan(
 
 @cli.command(cls=Verb, epilog=REPLAY_EPILOG, short_help="Decide a recorded run again.")
 @click.argument("trace", type=click.Path(dir_okay=False, path_type=Path))
+@_option(
+    "--policy",
+    metavar="NAME",
+    type=PolicyName(),
+    help="Say instead what another rule would have done: time, downtime, qemu, proxmox, nova, …",
+)
 @_json
-def replay(trace: Path, *, as_json: bool) -> int:
+def replay(trace: Path, *, policy: str | None, as_json: bool) -> int:
     """Run the policy on what a TRACE recorded and compare its decisions with the recorded ones.
 
     Needs no QEMU and touches none. What differs shows what another version of livemig would have done.
     """
     from livemig.cli.replay import replay_trace
 
-    return replay_trace(trace, as_json=as_json)
+    return replay_trace(trace, policy=policy, as_json=as_json)
 
 
 @cli.command(cls=Verb, epilog=DEMO_EPILOG, short_help="See a busy guest move, on this machine.")
@@ -365,18 +372,6 @@ def demo(*, as_json: bool, trace: Path | None, **asked: Any) -> int:
     workload = {name: asked.pop(name) for name in ("memory", "working_set", "dirty_rate", "accelerator")}
     plan = _plan(keep_source=False, **asked)
     return run_demo(plan=plan, trace_path=trace, as_json=as_json, **workload)
-
-
-@cli.command(cls=Verb, epilog=COMPLETION_EPILOG, short_help="Print what completes livemig's options in your shell.")
-@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
-def completion(shell: str) -> int:
-    """Print the script that completes livemig's verbs, options and sockets in a SHELL."""
-    from click.shell_completion import get_completion_class
-
-    completer = get_completion_class(shell)
-    assert completer is not None  # noqa: S101  # the choice allows only those that click knows
-    print(completer(cli, {}, "livemig", "_LIVEMIG_COMPLETE").source())
-    return 0
 
 
 def _launch_options(
@@ -443,4 +438,5 @@ def simulate(*, as_json: bool, trace: Path | None, seed: int, count: int, **aske
     return run_simulation(plan=plan, asked=asked_of(**asked), seed=seed, count=count, trace_path=trace, as_json=as_json)
 
 
+cli.add_command(completion)
 cli.add_command(lab)

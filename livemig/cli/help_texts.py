@@ -90,6 +90,7 @@ Exit codes:
 Examples:
   livemig run --src-qmp a.qmp --dst-qmp b.qmp --trace run.trace
   livemig replay run.trace
+  livemig replay run.trace --policy proxmox      # what Proxmox's rule would have done
 """
 
 DEMO_EPILOG = f"""{UNITS}

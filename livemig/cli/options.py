@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from difflib import get_close_matches
 from typing import Any
 
 import click
@@ -38,6 +39,22 @@ class AddressText(click.ParamType[str]):
         """Lets the shell complete a path."""
         del ctx, param
         return [CompletionItem(incomplete, type="file")]
+
+
+class PolicyName(click.ParamType[str]):
+    """The name of a rule for the switchover; the names are imported when one is given."""
+
+    name = "NAME"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Refuses a name that is none, with the nearest that is."""
+        from livemig.simulation.otherwise import POLICIES
+
+        if value not in POLICIES:
+            near = get_close_matches(value, POLICIES, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(POLICIES)}"
+            self.fail(f"there is no policy {value!r}; {hint}", param, ctx)
+        return str(value)
 
 
 ADDRESS = AddressText()

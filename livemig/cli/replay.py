@@ -11,19 +11,25 @@ import msgspec
 from livemig.core.errors import LivemigError
 from livemig.core.policy import Decision
 from livemig.core.trace import decode_trace
+from livemig.core.units import format_duration, format_size
+from livemig.simulation.otherwise import Otherwise, otherwise
 from livemig.simulation.replay import Replay, replay
 
 DIFFERENT = 1
 
 
-def replay_trace(path: Path, *, as_json: bool) -> int:
-    """Replays a trace; returns 0 when its decisions are reproduced, 1 when any differs.
+def replay_trace(path: Path, *, policy: str | None, as_json: bool) -> int:
+    """Replays a trace; returns 0 when its decisions are reproduced, or another policy was asked, 1 when any differs.
 
     Raises:
         click.ClickException: When the trace can't be read.
     """
     try:
         with path.open("rb") as lines:
+            if policy is not None:
+                other = otherwise(decode_trace(lines), policy)
+                sys.stdout.write(_other_json(other) if as_json else _other_text(other))
+                return 0
             found = replay(decode_trace(lines))
     except OSError as error:
         raise click.UsageError(
@@ -36,6 +42,33 @@ def replay_trace(path: Path, *, as_json: bool) -> int:
     else:
         sys.stdout.write(_text(found))
     return DIFFERENT if found.differences else 0
+
+
+def _other_json(other: Otherwise) -> str:
+    decisions = ({"event": "decision", "input": number, "decision": made} for number, made in other.decisions)
+    ended = {"event": "ended", "id": other.header.id, "decision_count": len(other.decisions)}
+    ended |= {
+        name: getattr(other, name)
+        for name in ("policy", "input_count", "fires_s", "left_bytes", "expected_downtime_s", "recorded_s")
+    }
+    return "".join(f"{msgspec.json.encode(line).decode()}\n" for line in (*decisions, ended))
+
+
+def _other_text(other: Otherwise) -> str:
+    lines = [f"run {other.header.id} of {other.header.started_at}, as policy {other.policy} would have decided"]
+    lines += [f"input {number}: {_words(decision)}" for number, decision in other.decisions]
+    recorded = "the recorded run did not switch over"
+    if other.recorded_s is not None:
+        recorded = f"the recorded run did at {other.recorded_s:.2f} s"
+    if other.fires_s is None:
+        lines.append(f"{other.policy} would not have switched over by then; {recorded}")
+    else:
+        lines.append(
+            f"{other.policy} would have switched over at {other.fires_s:.2f} s with "
+            f"{format_size(other.left_bytes or 0)} left, a downtime of about "
+            f"{format_duration(other.expected_downtime_s or 0.0)}; {recorded}"
+        )
+    return "\n".join(lines) + "\n"
 
 
 def _json(found: Replay) -> str:

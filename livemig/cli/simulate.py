@@ -10,6 +10,7 @@ from statistics import median
 import click
 import msgspec
 
+from livemig.cli.scenario import read_scenario
 from livemig.core.errors import PlanError
 from livemig.core.outcome import Outcome
 from livemig.core.plan import Plan
@@ -46,6 +47,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
         fixed_downtime_s: What a switchover takes besides sending pages; None is what a small guest's does.
         accelerator: ``kvm`` or ``tcg``.
         qemu: The version.
+        scenario: A file that says all of that instead, or None.
     """
 
     pattern: str = "random"
@@ -62,6 +64,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     fixed_downtime_s: float | None = None
     accelerator: str = "kvm"
     qemu: str = "10.0"
+    scenario: Path | None = None
 
 
 def run_simulation(*, plan: Plan, asked: Asked, seed: int, count: int, trace_path: Path | None, as_json: bool) -> int:
@@ -85,7 +88,7 @@ def run_simulation(*, plan: Plan, asked: Asked, seed: int, count: int, trace_pat
             sys.stdout.write(_line(number, run))
     if trace_path is not None:
         _write_trace(trace_path, runs[0], context)
-    sys.stdout.write(_ended_line(runs, seed) if as_json else _text(asked, plan, runs, seed))
+    sys.stdout.write(_ended_line(runs, seed) if as_json else _text(asked, setting, plan, runs, seed))
     return 0
 
 
@@ -105,6 +108,7 @@ def asked_of(
     fixed_downtime: float | None,
     accelerator: str,
     qemu: str,
+    scenario: Path | None = None,
 ) -> Asked:
     """Takes the options by their names on the command line."""
     return Asked(
@@ -122,6 +126,7 @@ def asked_of(
         fixed_downtime_s=fixed_downtime,
         accelerator=accelerator,
         qemu=qemu,
+        scenario=scenario,
     )
 
 
@@ -186,6 +191,8 @@ def _whole(size_bytes: int, page_bytes: int) -> int:
 
 
 def _setting(asked: Asked) -> Setting:
+    if asked.scenario is not None:
+        return read_scenario(asked.scenario)
     link = LinkSetting(
         rate_bytes_s=asked.link_bytes_s, noise_ratio=asked.link_noise_percent / 100, latency_s=asked.latency_s
     )
@@ -227,14 +234,14 @@ def _median(values: Iterable[float | None]) -> float | None:
     return median(known) if known else None
 
 
-def _text(asked: Asked, plan: Plan, runs: Sequence[SimulatedRun], seed: int) -> str:
+def _text(asked: Asked, setting: Setting, plan: Plan, runs: Sequence[SimulatedRun], seed: int) -> str:
     cap = "no cap" if plan.bandwidth_bytes_s is None else f"at most {format_rate(plan.bandwidth_bytes_s)}"
-    limit = format_duration(plan.downtime_limit_s)
+    limit, link = format_duration(plan.downtime_limit_s), format_rate(setting.link.rate_bytes_s)
     counts = [f"{sum(run.outcome is outcome for run in runs)} {outcome}" for outcome in Outcome]
     ends = ", ".join(text for text in counts if not text.startswith("0 "))
     lines = [
-        f"simulated: {_guest_words(asked)}",
-        f"QEMU {asked.qemu}, {asked.accelerator}, link {format_rate(asked.link_bytes_s)}, {cap}, limit {limit}",
+        f"simulated: {_guest_words(asked, setting)}",
+        f"QEMU {setting.qemu}, {setting.guest.accelerator}, link {link}, {cap}, limit {limit}",
         f"{len(runs)} of seeds {seed} to {seed + len(runs) - 1}: {ends}" if len(runs) > 1 else f"seed {seed}: {ends}",
     ]
     if len(runs) == 1:
@@ -250,8 +257,10 @@ def _text(asked: Asked, plan: Plan, runs: Sequence[SimulatedRun], seed: int) -> 
     return "\n".join(lines) + "\n"
 
 
-def _guest_words(asked: Asked) -> str:
-    guest = f"a guest of {format_size(asked.memory_bytes)}"
+def _guest_words(asked: Asked, setting: Setting) -> str:
+    guest = f"a guest of {format_size(setting.guest.memory_bytes)}"
+    if asked.scenario is not None:
+        return f"{guest}, as {asked.scenario} says"
     if asked.pattern == "idle":
         return f"{guest}, idle"
     working_set_bytes = asked.memory_bytes // 8 if asked.working_set_bytes is None else asked.working_set_bytes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import click
@@ -21,6 +22,9 @@ Exit codes:
 Examples:
   # a guest of 64 GiB over 10 Gbit/s, twenty times
   livemig simulate --memory 64GiB --working-set 1GiB --dirty-rate 500MiB/s --deadline 10min --count 20
+\b
+  # several stages and a link that drops, from a file (see docs/policy.md)
+  livemig simulate --scenario busy.toml --prefer downtime --deadline 1min
 \b
   # one migration, step by step
   livemig simulate --pattern sweep --seed 7 --trace simulated.trace
@@ -94,6 +98,12 @@ def _link_options() -> list[Any]:
 def _run_options() -> list[Any]:
     option = partial(_option, heading=_RUNS)
     return [
+        option(
+            "--scenario",
+            metavar="FILE",
+            type=click.Path(dir_okay=False, path_type=Path),
+            help="Take guest, link and QEMUs from a TOML FILE instead: stages, outages and more than options can say.",
+        ),
         option("--seed", type=click.IntRange(min=0), default=1, help="The same seed gives the same run."),
         option(
             "--count",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from math import exp, log
 from statistics import median
 
@@ -18,6 +19,10 @@ CAP_SHARE = 0.9
 """Slots of this share of the cap were held by it, not by the link."""
 SAFE_LEAST_RATIO = 0.4
 """A link that wavers more than that can't be foretold by its deviation."""
+FEW = 10
+"""So few slots tell no more than half of what a link does: its deviations last."""
+LOOK_S = 0.2
+"""How far apart the slots are that are seen."""
 SURE_DEVIATIONS = 2.6
 """99.5 % of a normal distribution lie above its mean less so many deviations."""
 
@@ -49,16 +54,24 @@ class Slots:
             return median(self._bytes_s[-RECENT:])
         return None if self._last is None else self._last.throughput_bytes_s or None
 
-    def safe_ratio(self, cap_bytes_s: float | None) -> float:
-        """What share of the middle the next slots carry with 99.5 %; 1 where they do not waver, or a cap holds them.
+    def safe_ratio(self, cap_bytes_s: float | None, span_s: float) -> float:
+        """What share of the last slots' the link carries over the next span with 99.5 %; 1 where nothing wavers.
 
-        Under a cap the last step, which no cap holds, has at least what the cap allows.
+        By how far one slot was from the next: what has wavered for long is in the last slots already. Under a cap that
+        holds it is 1: the last step, which no cap holds, has at least what the cap allows.
         """
         if len(self._bytes_s) < SPREAD_LEAST_COUNT:
             return 1.0
-        logs = [log(bytes_s) for bytes_s in self._bytes_s]
-        middle = median(logs)
-        if cap_bytes_s is not None and exp(middle) >= CAP_SHARE * cap_bytes_s:
+        if cap_bytes_s is not None and median(self._bytes_s) >= CAP_SHARE * cap_bytes_s:
             return 1.0
-        deviation = 1.4826 * median(abs(one - middle) for one in logs)
-        return max(SAFE_LEAST_RATIO, exp(-SURE_DEVIATIONS * deviation)) if deviation > NOISE_LEAST_RATIO else 1.0
+        steps = sorted(abs(log(after / before)) for before, after in pairwise(self._bytes_s))
+        deviation = 1.4826 * median(steps) * max(1.0, span_s / LOOK_S) ** 0.5
+        if deviation <= NOISE_LEAST_RATIO:
+            return 1.0
+        doubt = (1.0 + FEW / len(steps)) ** 0.5
+        return max(SAFE_LEAST_RATIO, exp(-SURE_DEVIATIONS * doubt * deviation))
+
+    @property
+    def last_bytes_s(self) -> float | None:
+        """The median of the last three."""
+        return median(self._bytes_s[-3:]) if self._bytes_s else None

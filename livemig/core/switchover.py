@@ -36,8 +36,12 @@ PAGE_BYTES = 4096
 ROUNDS_KEPT = 16
 ROUND_DEVIATION = 0.02
 """Relative, of a round's newly dirtied pages."""
-MOST_OLD_SHARE = 0.8
-"""Rounds that sent less than the rest of what they began with tell little of the guest."""
+MOST_OLD_SHARE = 0.5
+"""What a round sent of what it began with stands for the rest, unless that is most of it: a hot set lies together."""
+FRESH_MOST_SHARE, FRESH_RATIO = 0.25, 0.7
+"""Before the first copy has ended, a threshold of more than the one share of memory lets QEMU stop the guest with much
+of what the destination never had. Such a page takes longer there than those that the slots were counted with: measured
+1.4 times. So much of the limit is used then."""
 FIT_PERIOD_S = 0.5
 """A fit takes some milliseconds: at most one in this time."""
 DECAY_RATIO = 0.93
@@ -52,10 +56,13 @@ PATIENCE_SHARE = 0.75
 """In this share of the time there is; in what is left it goes on to the limit."""
 RESERVE_SHARE, RESERVE_LEAST_S = 0.15, 1.5
 """What of the time after the first copy is kept for crossing the limit itself."""
+RESERVE_NEAR_S, STEADY_RATIO = 0.3, 0.8
+"""The same, where the last round left much less than the limit and the link is steady: the next slot crosses it."""
 HOLD_LEAST_S = 10.0
 """Without a deadline it holds out as long as the first copy took, and so long at least."""
 TIGHT_RATIO = 0.7
 """A floor above this share of the limit: holding out gains little and may miss the limit."""
+SLIPPING_AFTER, SLIPPING_SHARE, SLIPPING_RATIO = 6, 0.6, 1.05
 RISING_AFTER, RISING_RATE_S, RISING_SIGNIFICANCE = 5, 0.02, 4.0
 """So many rounds that show growth by so much a second, so clearly: it gets no better."""
 RISING_WINDOW_S, RISING_MOST_RATIO = 4.0, 2.0
@@ -63,9 +70,10 @@ RISING_WINDOW_S, RISING_MOST_RATIO = 4.0, 2.0
 WORTH_RATIO = 0.5
 """It waits the whole of its patience for a gain of this share of the downtime; for less, in proportion."""
 
-HOPELESS_PACE = 0.5
+HOPELESS_PACE = 0.35
 """A guest may be calmer than it was by this much, and soon: only what is hopeless even then is called so."""
-HOPELESS_AFTER_ROUNDS = 2
+HOPELESS_AFTER_ROUNDS, WHOLE_PASS_SHARE = 2, 0.75
+"""Judged once so much of what the first copy had left was sent: before, the scan has seen a part of memory alone."""
 REMEDY_RATIO = 1.1
 """Over what the last passes left: rounds differ."""
 
@@ -98,6 +106,7 @@ class Switchover:
         self._floors_s: list[float] = []
         self._copied_s: float | None = None
         self._remaining_bytes = 0
+        self._first_remaining_bytes = self._passed_bytes = 0.0
         self._reach: Reach | None = None
         self._fitted_s = 0.0
         self._hopeless = ""
@@ -136,8 +145,6 @@ class Switchover:
 
     def _round(self, finished: Round) -> None:
         end_s = finished.start_s + finished.duration_s
-        if self._copied_s is None:
-            self._copied_s = end_s
         pages = self._dirtied_bytes(finished) / PAGE_BYTES
         self._samples.append(
             DirtySample(
@@ -148,6 +155,9 @@ class Switchover:
             )
         )
         del self._samples[:-ROUNDS_KEPT]
+        if self._copied_s is None:
+            self._copied_s, self._first_remaining_bytes = end_s, finished.remaining_bytes
+            self._passed_bytes = 0.0
         bytes_s = self._slots.middle_bytes_s
         if bytes_s:
             self._left_s.append((end_s, finished.remaining_bytes / bytes_s))
@@ -157,19 +167,22 @@ class Switchover:
         old_bytes = max(finished.remaining_bytes - finished.newly_dirtied_bytes, 0)
         before_bytes = self._remaining_bytes or self._page_count * PAGE_BYTES
         self._remaining_bytes = finished.remaining_bytes
-        sent_share = 1.0 - min(old_bytes / max(before_bytes, 1), MOST_OLD_SHARE)
-        return finished.newly_dirtied_bytes / sent_share
+        self._passed_bytes += before_bytes - old_bytes
+        old_share = old_bytes / max(before_bytes, 1)
+        return finished.newly_dirtied_bytes / (1.0 - old_share if old_share < MOST_OLD_SHARE else 1.0)
 
     def _want(self, time_s: float) -> Wanted:
         wanted = first_crossing(self._plan)
-        limit_s, ratio = wanted.downtime_limit_s, self._slots.safe_ratio(self._plan.bandwidth_bytes_s)
-        bytes_s = self._slots.middle_bytes_s
+        limit_s = wanted.downtime_limit_s
+        ratio = self._slots.safe_ratio(self._plan.bandwidth_bytes_s, limit_s)
+        last_bytes_s = self._slots.last_bytes_s
         switchover_bytes_s = None
-        if ratio < 1.0 and bytes_s:
-            if self._takes_switchover_bandwidth:
-                switchover_bytes_s = self._steady(bytes_s * ratio)
-            else:
-                limit_s *= ratio * ratio  # the slot that the threshold comes from may have been a good one
+        if ratio < 1.0 and self._takes_switchover_bandwidth and last_bytes_s:
+            switchover_bytes_s = self._steady(last_bytes_s * ratio)
+        else:
+            limit_s *= ratio
+        if self._copied_s is None and self._much_is_fresh(limit_s):
+            limit_s *= FRESH_RATIO
         limit_s = max(limit_s, DOWNTIME_LIMIT_LEAST_S)
         reason = wanted.reason
         if self._plan.prefer is Prefer.DOWNTIME:
@@ -181,6 +194,11 @@ class Switchover:
             downtime_limit_s=limit_s, switchover_bytes_s=switchover_bytes_s, reason=reason, hopeless=self._hopeless
         )
 
+    def _much_is_fresh(self, limit_s: float) -> bool:
+        """Whether the threshold is a large share of memory, by the cap or what was sent last, whichever is more."""
+        bytes_s = max(self._slots.middle_bytes_s or 0.0, self._plan.bandwidth_bytes_s or 0.0)
+        return limit_s * bytes_s > FRESH_MOST_SHARE * self._page_count * PAGE_BYTES
+
     def _steady(self, bytes_s: float) -> float:
         """What moved by next to nothing stays as it is."""
         last = self._last.switchover_bytes_s
@@ -191,7 +209,7 @@ class Switchover:
         least_s = DOWNTIME_LIMIT_LEAST_S
         if self._copied_s is None or not self._left_s:
             return least_s
-        end_s, copied_s = self._end_s(self._copied_s), self._copied_s
+        end_s, copied_s = self._end_s(self._copied_s, limit_s), self._copied_s
         if time_s >= end_s:
             return limit_s
         last_s = self._left_s[-1][1]
@@ -200,7 +218,7 @@ class Switchover:
             return min(limit_s, LAST_SHARE * last_s)
         self._fit(time_s)
         floor_s = min(self._floor_s(), median(self._floors_s or [0.0]))
-        if self._decayed() and floor_s > TIGHT_RATIO * limit_s:
+        if self._decayed() and (floor_s > TIGHT_RATIO * limit_s or self._slipping(limit_s)):
             return limit_s
         first_s = max(least_s, FIRST_SHARE * floor_s)
         target_s = min(limit_s, max(LAST_SHARE * floor_s, 1.05 * lowest_s, first_s))
@@ -212,17 +230,26 @@ class Switchover:
             return float(first_s * (target_s / first_s) ** ((time_s - copied_s) / (patient_s - copied_s)))
         return float(target_s * (limit_s / target_s) ** ((time_s - patient_s) / (end_s - patient_s)))
 
-    def _end_s(self, copied_s: float) -> float:
+    def _end_s(self, copied_s: float, limit_s: float) -> float:
         """Until when it holds out: from then on the limit itself is to be crossed."""
         if self._plan.deadline_s is None:
             return copied_s + max(HOLD_LEAST_S, copied_s)
         left_s = self._plan.deadline_s - copied_s
-        return self._plan.deadline_s - max(RESERVE_LEAST_S, RESERVE_SHARE * left_s)
+        reserve_s = max(RESERVE_LEAST_S, RESERVE_SHARE * left_s)
+        steady = self._slots.safe_ratio(self._plan.bandwidth_bytes_s, limit_s) > STEADY_RATIO
+        if steady and self._left_s[-1][1] < TIGHT_RATIO * limit_s:
+            reserve_s = min(reserve_s, RESERVE_NEAR_S)
+        return self._plan.deadline_s - reserve_s
 
     def _decayed(self) -> bool:
         """Whether the rounds have come down as far as they do."""
         left = [left_s for _, left_s in self._left_s[-2:]]
         return len(self._left_s) >= DECAYED_AFTER and left[-1] > DECAY_RATIO * left[0]
+
+    def _slipping(self, limit_s: float) -> bool:
+        """Whether what is left is near the limit, and more than a while ago: it may not fit any more soon."""
+        last = [left_s for _, left_s in self._left_s[-SLIPPING_AFTER:]]
+        return SLIPPING_SHARE * limit_s < last[-1] and last[-1] > SLIPPING_RATIO * min(last)
 
     def _rising(self, time_s: float) -> bool:
         """Whether what the rounds leave grows, by a line through their logarithms."""
@@ -258,7 +285,8 @@ class Switchover:
         """Says that there is no hope, or takes it back."""
         bytes_s = self._slots.middle_bytes_s
         limit_s = first_crossing(self._plan).downtime_limit_s
-        if len(self._left_s) < HOPELESS_AFTER_ROUNDS or not bytes_s:
+        whole = self._passed_bytes >= WHOLE_PASS_SHARE * self._first_remaining_bytes
+        if len(self._left_s) < HOPELESS_AFTER_ROUNDS or not bytes_s or not whole:
             return
         if min(left_s for _, left_s in self._left_s[-HOPELESS_AFTER_ROUNDS:]) < limit_s:
             self._hopeless = ""
@@ -275,7 +303,7 @@ class Switchover:
         left_s = REMEDY_RATIO * max(left_s for _, left_s in self._left_s[-HOPELESS_AFTER_ROUNDS:])
         return (
             f"the guest dirties its memory too fast for a limit of {format_duration(self._plan.downtime_limit_s)} at "
-            f"{format_rate(bytes_s)}, even at half its pace: a downtime limit of "
+            f"{format_rate(bytes_s)}, even at a third of its pace: a downtime limit of "
             f"{format_duration(left_s + fixed_downtime_s(self._plan))} or a bandwidth of "
             f"{format_rate(bytes_s * left_s / limit_s)} would do"
         )

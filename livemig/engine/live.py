@@ -24,6 +24,7 @@ from livemig.core.plan import Plan, PlanChange
 from livemig.core.policy import STOPPED_BY_QEMU, Decision, Policy
 from livemig.core.progress import Progress
 from livemig.core.rounds import Round
+from livemig.core.rule import Rule
 from livemig.core.status import MigrationStatus, RunState
 from livemig.core.trace import DecisionRecord, EventRecord, InputRecord, worth_recording
 from livemig.engine.act import carry_out, carry_out_once_there
@@ -67,8 +68,9 @@ class LiveMigration:
         tell: Callable[[events.Event], None],
         recorder: TraceRecorder | None,
         on_guest_state: Callable[[RunState], Coroutine[Any, Any, None]] | None = None,
+        rule: Rule | None = None,
     ) -> None:
-        self.policy = Policy(plan)
+        self.policy = Policy(plan, rule)
         self.outlook = Outlook(plan)
         self.warnings: list[str] = []
         self.last: Observation | None = None

@@ -20,6 +20,7 @@ from livemig.core.errors import LivemigError, RefusedError
 from livemig.core.outcome import Outcome
 from livemig.core.plan import Plan, PlanChange
 from livemig.core.report import Report
+from livemig.core.rule import Rule
 from livemig.core.trace import TRACE_VERSION, TraceHeader
 from livemig.engine.claim import Claim
 from livemig.engine.connect import Connected, connect_both
@@ -61,8 +62,11 @@ class Migration:
         launch: LaunchOptions | None = None,
         run_id: str | None = None,
         trace_path: Path | None = None,
+        rule: Rule | None = None,
     ) -> None:
         """Reads the addresses and touches nothing.
+
+        A rule takes the place of livemig's own for the switchover: that is how rules are compared.
 
         Raises:
             AddressError: When an address can't be read.
@@ -72,6 +76,7 @@ class Migration:
         self._launch = launch or LaunchOptions()
         self._addresses = (Address.parse(source), Address.parse(destination))
         self._trace_path = trace_path
+        self._rule = rule
         self._stream = EventStream()
         self._run: Run | None = None
         self._report: Report | None = None
@@ -197,7 +202,17 @@ class Migration:
             stack.push_async_callback(claim.release)
             await stack.enter_async_context(listening(self.id, self._answer))
             watch = await stack.enter_async_context(Watch(connected.source, connected.destination))
-            run = Run(self.id, self._plan, connected, watch, claim=claim, put=self._put, recorder=recorder, ways=ways)
+            run = Run(
+                self.id,
+                self._plan,
+                connected,
+                watch,
+                claim=claim,
+                put=self._put,
+                recorder=recorder,
+                ways=ways,
+                rule=self._rule,
+            )
             channel = await stack.enter_async_context(run.prepared())
             self._run = run
             self._begun.set()

@@ -18,6 +18,7 @@ from livemig.core.outcome import Outcome, RunningOn, Step, Verdict
 from livemig.core.plan import Plan, PlanChange
 from livemig.core.readings import Absence
 from livemig.core.report import Downtime, Report, fixed_downtime_found_s
+from livemig.core.rule import Rule
 from livemig.core.status import MigrationStatus, RunState
 from livemig.engine.channel import Channel
 from livemig.engine.claim import Claim
@@ -63,10 +64,17 @@ class Run:
         put: Callable[[events.Event], None],
         recorder: TraceRecorder | None,
         ways: Ways = DIRECT,
+        rule: Rule | None = None,
     ) -> None:
         self._put = put
         self.live = LiveMigration(
-            plan, connected.source, watch, tell=self._take, recorder=recorder, on_guest_state=self._keep_state
+            plan,
+            connected.source,
+            watch,
+            tell=self._take,
+            recorder=recorder,
+            on_guest_state=self._keep_state,
+            rule=rule,
         )
         self._id = run_id
         self._source, self._destination, self._watch = connected.source, connected.destination, watch

@@ -62,10 +62,9 @@ def _of_version(source: SourceQemu) -> dict[str, Any]:
         "precopy_bytes": source.sent_bytes - stopped_bytes,
         "downtime_bytes": stopped_bytes,
         "postcopy_bytes": 0,
+        "missed_zero_copy_count": 0,
     }
-    if rules.takes_bandwidth:
-        fields["missed_zero_copy_count"] = 0
-    else:
+    if not rules.takes_bandwidth:
         fields["skipped_pages"] = 0
     if rules.tells_pending:
         fields["pending_bytes"] = source.pending_bytes

@@ -13,9 +13,13 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from livemig import AtDeadline, Migration, Plan, PlanChange
 from livemig.core.event import Event, Progressed
+from livemig.lab.workload import Workload
 from tests.engine.pair import HOT, LOADED, MiB, Pair
+from tests.versions.binaries import VERSIONS, Version
+from tests.versions.version_pair import VersionPair
 
 TRACES = Path(__file__).parent
+SMALL = Workload(working_set_bytes=16 * MiB, dirty_rate_bytes_s=40 * MiB, fill_bytes=24 * MiB)
 SLOW = Plan(probation_s=0.1, bandwidth_bytes_s=20e6)
 
 
@@ -46,11 +50,27 @@ async def record(
     print(f"{name}: {report.outcome}: {report.reason}")
 
 
+async def record_version(version: Version) -> None:
+    """Migrates the loaded guest between two QEMUs of a version."""
+    plan = Plan(probation_s=0.1, bandwidth_bytes_s=80e6, downtime_limit_s=0.1)
+    with tempfile.TemporaryDirectory(prefix="livemig-traces-") as folder:
+        pair = VersionPair(Path(folder))
+        try:
+            await pair.start_on(version, version, "tcg", workload=SMALL)
+            report, _ = await pair.migrate(plan, trace_path=TRACES / f"loaded-{version}.jsonl")
+        finally:
+            await pair.stop()
+    print(f"{version}: {report.outcome}: {report.reason}")
+
+
 async def main() -> None:
-    """Records all of them, knowing nothing from before."""
+    """Records all of them, knowing nothing from before; with `scripts/fetch-qemu`'s versions only those of versions."""
     with tempfile.TemporaryDirectory(prefix="livemig-traces-") as folder:
         os.environ["XDG_STATE_HOME"] = folder
-        await record_all()
+        for version in VERSIONS:
+            await record_version(version)
+        if not VERSIONS:
+            await record_all()
 
 
 async def record_all() -> None:

@@ -5,9 +5,9 @@ That the figures are those of real QEMUs is held by ``python -m bench simulation
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -22,7 +22,7 @@ from livemig.core.outcome import Outcome
 from livemig.core.phases import Phase
 from livemig.core.plan import AtDeadline, Plan, PlanChange
 from livemig.core.policy import Decision
-from livemig.core.trace import InputRecord, TraceHeader, decode_trace, encode_record
+from livemig.core.trace import InputRecord, TraceHeader, TraceRecord, decode_trace, encode_record
 from livemig.simulation.guest_memory import GuestMemory
 from livemig.simulation.link import Link, LinkSetting, Outage
 from livemig.simulation.ram_scan import RamScan
@@ -274,6 +274,45 @@ def test_the_newest_does_not_count_the_last_sync():
     """It shows 2 where the others show 3."""
     counts = [simulate(Setting(guest=guest_of(), qemu=one), Plan(), seed=1).sync_count for one in VERSIONS]
     assert counts[0] == counts[1] == counts[2] + 1
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_each_version_behaves_as_it_was_recorded(version):
+    """Statuses and STOP in order, what is counted, which fields and parameters there are; about as many rounds."""
+    with (TRACES / f"loaded-{version}.jsonl").open("rb") as lines:
+        records = tuple(decode_trace(lines))
+    header = records[0]
+    assert isinstance(header, TraceHeader)
+    phase = BuiltinPhase(working_set_bytes=16 * MIB, dirty_rate_bytes_s=40 * MIB)
+    guest = builtin_guest(phase, memory_bytes=64 * MIB, fill_bytes=24 * MIB)
+    run = simulate(Setting(guest=guest, qemu=version), header.plan, seed=1, keep_trace=True)
+    real, simulated = (_told(some) for some in (records, run.records))
+    assert simulated.words == real.words
+    assert simulated.takes_switchover_bandwidth == real.takes_switchover_bandwidth
+    assert simulated.last.keys() == real.last.keys()
+    assert abs(simulated.last["dirty_sync_count"] - real.last["dirty_sync_count"]) <= 3
+    assert simulated.last["total_bytes"] == pytest.approx(real.last["total_bytes"], rel=0.02)
+
+
+class _Told(NamedTuple):
+    words: list[str]
+    last: dict[str, Any]
+    takes_switchover_bandwidth: bool
+
+
+def _told(records: Iterable[TraceRecord]) -> _Told:
+    """What a trace holds of its source: its words in order, and its last reply before the switchover."""
+    inputs = [record.input for record in records if isinstance(record, InputRecord)]
+    words = [
+        "STOP" if isinstance(one, SourceStopped) else one.status.value
+        for one in inputs
+        if isinstance(one, StatusSeen | SourceStopped)
+    ]
+    stop = next(at for at, one in enumerate(inputs) if isinstance(one, SourceStopped))
+    last = next(one.observation for one in reversed(inputs[:stop]) if isinstance(one, Observed))
+    prepared = next(one for one in inputs if isinstance(one, Prepared))
+    fields = {name: value for name, value in msgspec.structs.asdict(last).items() if value is not None}
+    return _Told(words, fields, prepared.takes_switchover_bandwidth)
 
 
 @pytest.mark.parametrize("name", ["loaded", "gated", "deadline"])

@@ -48,7 +48,7 @@ def test_its_trace_is_replayed(tmp_path, capsys):
     """As a real one is."""
     path = tmp_path / "simulated.trace"
     assert run(trace_path=path) == 0
-    assert replay_trace(path, as_json=False) == 0
+    assert replay_trace(path, policy=None, as_json=False) == 0
     assert "all reproduced" in capsys.readouterr().out
 
 

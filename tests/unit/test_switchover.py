@@ -91,7 +91,7 @@ def test_the_limit_is_never_exceeded_by_choice_and_the_deadline_ends_it(name, pr
 @pytest.mark.parametrize("qemu", VERSIONS)
 def test_a_link_that_wavers_does_not_break_the_limit(qemu):
     """The threshold is reckoned with what the link has with 99.5 %, where QEMU can be told so; else by the limit."""
-    for seed in range(6):
+    for seed in range(3):
         run = moved("zipf", qemu=qemu, noise_ratio=0.15, seed=seed)
         assert run.outcome is Outcome.COMPLETED
         assert run.downtime_s is not None
@@ -106,6 +106,16 @@ def test_preferring_downtime_stands_still_less_and_preferring_time_ends_sooner(n
     assert short.downtime_s is not None
     assert short.downtime_s <= fast.downtime_s
     assert fast.total_s <= short.total_s
+
+
+def test_a_large_share_of_memory_is_not_sent_for_the_first_time_while_the_guest_stands_still():
+    """Pages new to the destination take longer than the slots say: the limit holds, were they 1.4 times as dear."""
+    link = LinkSetting(rate_bytes_s=800e6, fresh_page_s=0.4 * 4104 / 800e6)
+    setting = Setting(guest=GUESTS["idle"], link=link)
+    for limit_s in (0.2, 0.25, 0.3, 0.4):
+        run = simulate(setting, Plan(downtime_limit_s=limit_s, bandwidth_bytes_s=800e6), seed=1)
+        assert run.downtime_s is not None
+        assert run.downtime_s <= limit_s
 
 
 def test_a_periodic_guest_is_met_in_its_trough():
@@ -131,7 +141,7 @@ def test_no_hope_is_declared_within_a_round_after_the_first_copy(qemu):
         assert len(run.rounds) == 2
         reasons = [record.decision for record in run.records if isinstance(record, DecisionRecord)]
         [verdict] = [decision for decision in reasons if Cancel() in decision.actions]
-        assert "even at half its pace: a downtime limit of" in verdict.reason
+        assert "even at a third of its pace: a downtime limit of" in verdict.reason
         assert "or a bandwidth of" in verdict.reason
 
 
@@ -168,7 +178,7 @@ def test_at_deadline_pause_is_done_at_once_without_hope():
     assert SetDowntimeLimit(downtime_limit_s=DOWNTIME_LIMIT_MOST_S) in actions_of(run)
 
 
-TIMES_S = [0.05, 0.3, 1.0, 2.0, 2.5, 3.0, 4.0]
+TIMES_S = [0.05, 0.3, 2.0, 2.5, 4.0]
 
 
 @pytest.mark.parametrize("time_s", TIMES_S)
@@ -208,7 +218,7 @@ def test_cut_after_any_step_and_entered_again_it_decides_alike(name, prefer):
     inputs = [record.input for record in run.records if isinstance(record, InputRecord)]
     whole = Policy(preferring(prefer))
     decisions = [whole.step(one) for one in inputs]
-    for cut in range(0, len(inputs), max(1, len(inputs) // 25)):
+    for cut in range(0, len(inputs), max(1, len(inputs) // 8)):
         again = Policy(preferring(prefer))
         assert [again.step(one) for one in inputs[:cut]] == decisions[:cut]
         assert [again.step(one) for one in inputs[cut:]] == decisions[cut:]

@@ -12,7 +12,7 @@ import asyncssh
 
 from livemig.core.errors import HostError, LivemigError
 from livemig.hosts.ssh.link import Link
-from livemig.hosts.ssh.relay import Relay
+from livemig.hosts.ssh.relay import WINDOW_BYTES, Relay
 
 
 class RemoteTunnel:
@@ -47,7 +47,7 @@ class RemoteTunnel:
         tunnel = cls(link, path, connect)
         connection = await link.connection()
         try:
-            tunnel._listener = await connection.create_unix_server(tunnel._accept, path)
+            tunnel._listener = await connection.create_unix_server(tunnel._accept, path, window=WINDOW_BYTES)
         except (asyncssh.Error, asyncssh.ChannelListenError) as error:
             raise OSError(f"{link.name}: its sshd does not forward UNIX sockets ({error})") from error
         if owner is not None:

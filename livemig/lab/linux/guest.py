@@ -142,7 +142,7 @@ class LinuxGuest:
             await self.stop()
             raise LabError(f"QEMU on host {self.host.name} does not start: {_text(errors_path).strip()}")
 
-    async def wait_ready(self, timeout_s: float = 60.0) -> None:
+    async def wait_ready(self, timeout_s: float = 120.0) -> None:
         """Waits until the guest's services run.
 
         Raises:

@@ -116,6 +116,7 @@ static void serve(int port, void *(*session)(void *))
 {
     int listening = bound(SOCK_STREAM, port);
 
+    go_first(); /* else a busy session keeps new ones from being accepted */
     for (;;) {
         int descriptor = accept(listening, NULL, NULL);
         pthread_t thread;

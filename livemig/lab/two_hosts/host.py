@@ -9,7 +9,7 @@ from pathlib import Path
 from livemig.core.errors import LabError
 from livemig.lab.two_hosts.namespaces import NAMES_FOLDER, processes, run
 
-_READY_BOUND_S = 10.0
+_READY_BOUND_S = 30.0
 _POLL_S = 0.005
 _HOLD = """
 set -e
@@ -43,7 +43,7 @@ class Namespace:
         """Runs a command in here to its end, the text as its input, and returns what it printed.
 
         Raises:
-            LabError: When it fails, or does not end within 10 s.
+            LabError: When it fails, or does not end within 30 s.
         """
         return await run(*self.argv(*command), text=text)
 

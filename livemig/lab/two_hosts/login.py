@@ -20,7 +20,7 @@ from livemig.lab.two_hosts.namespaces import find, processes, run
 SSH_PORT = 22
 PRIVILEGE_SEPARATION_FOLDER = Path("/run/sshd")
 """Where sshd insists on an empty folder of root's; Debian's own service makes the same."""
-_LISTENING_BOUND_S = 10.0
+_LISTENING_BOUND_S = 30.0
 _POLL_S = 0.005
 
 

@@ -13,8 +13,8 @@ from livemig.core.errors import LabError
 from livemig.lab.two_hosts.layout import CLIENT, HOST_NAMES, SWITCH, Layout
 
 NAMES_FOLDER = Path("/run/netns")
-COMMAND_BOUND_S = 10.0
-_ENDING_BOUND_S = 5.0
+COMMAND_BOUND_S = 30.0
+_ENDING_BOUND_S = 20.0
 _SBIN = "/usr/local/sbin:/usr/sbin:/sbin"
 _DIES_WITH_THIS = ("setpriv", "--pdeathsig", "KILL", "--")
 

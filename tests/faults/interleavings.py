@@ -19,9 +19,14 @@ FAULTS_MOST = 4
 WILD_STEPS_MOST = 400
 CALM_STEPS_MOST = 600
 BATCH = 2000
+KEPT_MOST = 150_000
+
+Changes = tuple[list[Change], list[Change], list[Change]]
+_MODELS: dict[tuple[bool, bool, bool, bool], Model] = {}
+_KEPT: dict[int, dict[World, Changes]] = {}
 
 
-def walk(seed: int, models: dict[tuple[bool, bool, bool, bool], Model]) -> str:
+def walk(seed: int) -> str:
     """Goes one way to its end; returns the rule that settled it.
 
     Raises:
@@ -30,10 +35,10 @@ def walk(seed: int, models: dict[tuple[bool, bool, bool, bool], Model]) -> str:
     chance = random.Random(seed)
     faults = chance.randint(0, FAULTS_MOST)
     kind = (chance.random() < 0.85, chance.random() < 0.5, chance.random() < 0.5, faults < 2)
-    if kind not in models:
+    if kind not in _MODELS:
         live, powers_off, torn, losses = kind
-        models[kind] = Model(live=live, powers_off=powers_off, torn=torn, losses=losses)
-    model = models[kind]
+        _MODELS[kind] = Model(live=live, powers_off=powers_off, torn=torn, losses=losses)
+    model = _MODELS[kind]
     now, labels = model.start(faults), list[str]()
     try:
         for step in range(WILD_STEPS_MOST + CALM_STEPS_MOST):
@@ -53,25 +58,31 @@ def walk(seed: int, models: dict[tuple[bool, bool, bool, bool], Model]) -> str:
 
 def _next(model: Model, now: World, chance: random.Random, *, calm: bool) -> tuple[str, World | None]:
     """Draws what happens next; nothing once all is settled."""
-    engine = list(model.engine(now))
+    engine, moves, faults = _changes(model, now)
     if calm:  # what changes nothing is left out: observing ends some day
-        engine = [change for change in engine if change[0] != "observe"]
-    moves = list(model.moves(now))
-    faults = [] if calm else list(model.faults(now))
-    kinds: list[tuple[float, list[Change]]] = [(4.0, engine), (2.0, moves), (0.5, faults)]
-    kinds = [kind for kind in kinds if kind[1]]
+        engine, faults = [change for change in engine if change[0] != "observe"], []
     if now.at == "settled" and (not engine or chance.random() < 0.3):
         return "", None
-    if not kinds:
-        return "", None
-    changes = chance.choices([kind[1] for kind in kinds], [kind[0] for kind in kinds])[0]
-    return chance.choice(changes)
+    weights = (4.0 * bool(engine), 2.0 * bool(moves), 0.5 * bool(faults))
+    drawn = chance.random() * sum(weights)
+    changes = engine if drawn < weights[0] else moves if drawn < weights[0] + weights[1] else faults
+    return changes[int(chance.random() * len(changes))] if changes else ("", None)
+
+
+def _changes(model: Model, now: World) -> Changes:
+    """All that may happen next, kept: most ways begin alike."""
+    kept = _KEPT.setdefault(id(model), {})
+    found = kept.get(now)
+    if found is None:
+        found = (list(model.engine(now)), list(model.moves(now)), list(model.faults(now)))
+        if len(kept) < KEPT_MOST:
+            kept[now] = found
+    return found
 
 
 def play(first: int) -> Counter[str]:
     """Goes a batch of ways; returns how often each rule settled one."""
-    models: dict[tuple[bool, bool, bool, bool], Model] = {}
-    return Counter(walk(seed, models) for seed in range(first, first + BATCH))
+    return Counter(walk(seed) for seed in range(first, first + BATCH))
 
 
 def main() -> None:

@@ -151,6 +151,5 @@ class Between:
 def leftovers(lab: TwoHosts) -> list[Path]:
     """Folders of keys and sockets; both hosts see this machine's /tmp."""
     del lab
-    return [
-        path for path in Path("/tmp").glob("livemig-??????????") if any(path.glob("*.psk")) or any(path.glob("*.sock"))
-    ]
+    folders = Path("/tmp").glob("livemig-????????-??????????")
+    return [path for path in folders if any(path.glob("*.psk")) or any(path.glob("*.sock"))]

@@ -23,6 +23,8 @@ from livemig.qemu.command_line import launch_folder
 from livemig.qemu.monitor import Monitor
 
 HOST_BOUND_S = 10.0
+REMOTE_BOUND_S = 4.0
+"""How long a monitor over SSH may take to greet, which nobody here hurries: a channel has to be opened first."""
 LAUNCH_SEEN_BOUND_S = 0.5
 """How long a process that was just started may take to become QEMU."""
 
@@ -94,6 +96,7 @@ class RecoveredSide(Side):
         """
         if not self.host_reached:
             raise ConnectError(self.why_away, address=self._record.address)
+        timeout_s = timeout_s if self.host.is_local else max(timeout_s, REMOTE_BOUND_S)
         texts = dict.fromkeys((*self._record.other_addresses, self._record.address))
         reasons = []
         for address in map(Address.parse, reversed(texts)):

@@ -57,3 +57,18 @@ async def test_killed_while_it_watches(between: Between) -> None:
     assert (found.ending.outcome, found.ending.running_on) == ("completed", "destination"), found
     await between.assert_arrived()
     assert keys_left(run_id) == []
+
+
+async def test_a_host_out_of_reach(between: Between) -> None:
+    """Its sshd is dead: nothing is done there, and nothing is said that is not known; then all is finished."""
+    await between.start(LOADED)
+    run_id = await killed_at(between, "progressed", "--bandwidth", "5MiB/s")
+    between.lab.kill_sshd(between.lab.a)
+    (found,) = await livemig.recover(run_id)
+    assert (found.ending.outcome, found.ending.running_on) == ("unknown", "unknown"), found
+    assert any("out of reach" in line for line in found.known)
+    await between.lab.start_sshd(between.lab.a)
+    (found,) = await livemig.recover(run_id)
+    assert found.ending.running_on == "source", found
+    await between.assert_stayed()
+    assert keys_left(run_id) == []

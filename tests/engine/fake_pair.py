@@ -13,7 +13,7 @@ import livemig
 from livemig.core import policy
 from livemig.core.errors import LivemigError
 from livemig.core.event import Ended, Event
-from livemig.engine import finish, live, preflight, settle, side
+from livemig.engine import act, finish, live, preflight, settle, side
 from livemig.hosts import local
 from livemig.qemu.monitor import Monitor
 from tests.qmp.fake_migration import FakeGuest, FakeMigration
@@ -183,7 +183,7 @@ def shorten_bounds(monkeypatch: Any) -> None:
     """Makes every bound of the engine short, so that a hang is over soon; their order stays."""
     monkeypatch.setattr(policy, "FROZEN_AFTER_S", 0.6)
     monkeypatch.setattr(policy, "CANCEL_BOUND_S", 0.4)
-    monkeypatch.setattr(live, "ACTION_BOUND_S", 0.4)
+    monkeypatch.setattr(act, "ACTION_BOUND_S", 0.4)
     monkeypatch.setattr(live, "COMPLETION_BOUND_S", 0.5)
     monkeypatch.setattr(settle, "OBSERVE_BOUND_S", 0.4)
     monkeypatch.setattr(settle, "READ_BOUND_S", 0.2)

@@ -11,6 +11,7 @@ from bench.decisions import decisions
 from bench.dirtyring import dirtyring
 from bench.footprint import footprint
 from bench.forecast import forecast
+from bench.forecast_cost import forecastcost
 from bench.handover import handover
 from bench.pingpong import pingpong
 from bench.policies import policies
@@ -75,6 +76,7 @@ BENCHMARKS = (
     dirtyring,
     simulation,
     forecast,
+    forecastcost,
     handover,
     channel,
     policies,

@@ -27,12 +27,16 @@ KINDS = (
     "full memory",
 )
 QUIET = ("idle", "light sweep", "mostly zero", "full memory")
-NEAR_CRITICAL_SHARE = 0.5
+NEAR_CRITICAL_SHARE = 0.55
 RATE_MOST_MIB_S = 600.0
 NEAR_CRITICAL = (0.8, 1.25)
 BANDWIDTHS_BYTES_S = (50.0 * MIB, 400.0 * MIB)
 LIMITS_S = (0.03, 1.0)
-FIRST_COPY_MOST_S = 4.0
+FIRST_COPY_S = (1.0, 3.5)
+MEMORIES_MIB = (64, 128, 256, 512)
+SMALL_SHARE = 0.15
+"""Of the guests, so many are of one of the two smallest sizes, whose first copy may take some tenths of a second."""
+DEADLINE_COPIES, DEADLINE_MORE_S = 2.0, 4.0
 FIXED_S = 0.012
 BURST_PERIODS_S = {"fast bursts": 0.2, "slow bursts": 2.0}
 
@@ -66,14 +70,14 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
         least, most = NEAR_CRITICAL
         return least <= self.criticality <= most
 
-    def plan(self, sample_s: float) -> livemig.Plan:
+    def plan(self) -> livemig.Plan:
         """What livemig is asked."""
         return livemig.Plan(
             bandwidth_bytes_s=self.bandwidth_bytes_s,
             downtime_limit_s=self.downtime_limit_s,
             deadline_s=self.deadline_s,
             probation_s=0.05,
-            sample_s=sample_s,
+            keep_source=True,
         )
 
 
@@ -81,10 +85,9 @@ def draw_case(seed: int, number: int) -> Case:
     """Draws one case of a grid; kinds follow one another, all else is drawn."""
     chance = np.random.default_rng((seed, number))
     kind = KINDS[number % len(KINDS)]
-    memory_mib = int(chance.choice([64, 128, 128, 256, 256, 512]))
     bandwidth_bytes_s = float(np.exp(chance.uniform(*np.log(BANDWIDTHS_BYTES_S))))
     limit_s = float(np.exp(chance.uniform(*np.log(LIMITS_S))))
-    fill_mib = _fill_mib(kind, memory_mib, bandwidth_bytes_s / MIB, chance)
+    memory_mib, fill_mib = _memory_mib(kind, bandwidth_bytes_s / MIB, chance)
     set_mib = max(int(fill_mib * _set_share(kind, chance)), 1)
     critical = kind not in QUIET and chance.random() < NEAR_CRITICAL_SHARE
     if critical:  # the set must be larger than what the limit allows, or there is no edge to be at
@@ -115,14 +118,19 @@ def draw_case(seed: int, number: int) -> Case:
         ),
         bandwidth_bytes_s=bandwidth_bytes_s,
         downtime_limit_s=limit_s,
-        deadline_s=round(3.0 * fill_mib * MIB / bandwidth_bytes_s + 4.0, 1),
+        deadline_s=round(DEADLINE_COPIES * fill_mib * MIB / bandwidth_bytes_s + DEADLINE_MORE_S, 1),
         criticality=dirtied_mib / threshold_mib,
     )
 
 
-def _fill_mib(kind: str, memory_mib: int, bandwidth_mib_s: float, chance: np.random.Generator) -> int:
-    share = {"mostly zero": 0.1, "full memory": 0.85}.get(kind, float(chance.uniform(0.3, 0.8)))
-    return max(min(int(memory_mib * share), int(bandwidth_mib_s * FIRST_COPY_MOST_S)), 4)
+def _memory_mib(kind: str, bandwidth_mib_s: float, chance: np.random.Generator) -> tuple[int, int]:
+    """Draws memory and what of it is filled: so much that the first copy takes some seconds, but for small guests."""
+    share = {"mostly zero": 0.1, "full memory": 0.85}.get(kind, float(chance.uniform(0.4, 0.85)))
+    wanted_mib = bandwidth_mib_s * float(chance.uniform(*FIRST_COPY_S))
+    memory_mib = next((size for size in MEMORIES_MIB if size * share >= wanted_mib), MEMORIES_MIB[-1])
+    if chance.random() < SMALL_SHARE:
+        memory_mib = int(chance.choice(MEMORIES_MIB[:2]))
+    return memory_mib, max(int(min(wanted_mib, memory_mib * share)), 4)
 
 
 def _set_share(kind: str, chance: np.random.Generator) -> float:

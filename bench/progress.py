@@ -22,9 +22,9 @@ class Progress:
         self._label, self._total_count = label, total_count
         self._terminal = sys.stderr.isatty()
 
-    def step(self) -> None:
-        """Counts one."""
-        self.count += 1
+    def step(self, count: int = 1) -> None:
+        """Counts one, or so many."""
+        self.count += count
         self._show()
 
     def __enter__(self) -> Self:

@@ -137,7 +137,7 @@ class LiveView:
         head = Table.grid(expand=True, padding=(0, 1))
         head.add_column(ratio=1)
         head.add_column(justify="right", no_wrap=True)
-        head.add_row(Text(self._phase, style="bold"), f"{format_duration(max(time_s, 0.0))} elapsed")
+        head.add_row(Text(self._phase, style="bold"), f"{format_duration(max(time_s, 0.0))} elapsed{self._left()}")
         parts: list[RenderableType] = [Text(self._title, style="dim", no_wrap=True, overflow="ellipsis"), head]
         if self._phase == _PROBATION:
             parts.append(_Bar(1.0, "green", label=f"{1:5.0%}"))
@@ -146,6 +146,13 @@ class LiveView:
         if self._decision:
             parts.append(Text(self._decision, style="italic"))
         return Group(*parts)
+
+    def _left(self) -> str:
+        """The time left as the forecast has it: a range, for that is what is known."""
+        if self._seen is None or self._seen.left_s is None or self._phase != _PHASES[Phase.PRECOPY]:
+            return ""
+        least, most = (format_duration(time_s) for time_s in self._seen.left_s)
+        return f", {most} left" if least == most else f", {least} to {most} left"
 
     def _figures(self, seen: events.Progressed) -> RenderableType:
         sending, dirtied = seen.throughput_bytes_s, seen.newly_dirtied_bytes_s

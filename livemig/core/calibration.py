@@ -1,8 +1,8 @@
 """Widens or narrows intervals by how earlier ones turned out: conformal prediction on scores of past forecasts.
 
 A forecast's own spread knows only what the model knows. A score is how far the actual value lay from the median in
-units of the interval's half width, on a logarithmic scale; the factor is the quantile of past scores that makes 90 %
-of intervals hold what comes (Vovk and others, Algorithmic Learning in a Random World, 2005).
+units of the interval's half width on that side, before it was widened; the factor is the quantile of past scores that
+makes 90 % of intervals hold what comes (Vovk and others, Algorithmic Learning in a Random World, 2005).
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ PRIOR_FACTOR = 1.3
 PRIOR_COUNT = 10
 """The prior weighs as much as so many past forecasts."""
 FACTORS = (0.5, 4.0)
-LEAST_HALF_WIDTH = 0.005
-"""On the logarithm: no interval is narrower than half a percent to either side."""
+LEAST_HALF_WIDTH = 0.002
+"""Relative: no interval is narrower than that to either side."""
 
 
 class Calibration(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,9 +44,11 @@ def calibrate(past: Sequence[PastMigration], kind: str) -> Calibration:
         (one, forecast) for one in past if one.completed for forecast in one.forecasts if kind_of(forecast.at) == kind
     ]
     return Calibration(
-        total=_factor([_score(forecast.total_s, one.total_s) for one, forecast in pairs]),
-        downtime=_factor([_score(forecast.downtime_s, one.downtime_s) for one, forecast in pairs]),
-        sent=_factor([_score(forecast.sent_bytes, float(one.sent_bytes)) for one, forecast in pairs]),
+        total=_factor([_score(forecast.total_s, one.total_s, forecast.widened[0]) for one, forecast in pairs]),
+        downtime=_factor([_score(forecast.downtime_s, one.downtime_s, forecast.widened[1]) for one, forecast in pairs]),
+        sent=_factor(
+            [_score(forecast.sent_bytes, float(one.sent_bytes), forecast.widened[2]) for one, forecast in pairs]
+        ),
     )
 
 
@@ -55,31 +57,36 @@ def kind_of(at: str) -> str:
     return at.partition(" ")[0]
 
 
-def stretched(interval: Interval, factor: float) -> Interval:
-    """Returns the interval with its ends moved away from the median, on a logarithmic scale."""
-    least, middle, most = interval
-    if not middle > 0:
-        return interval
-    down = max(log(middle / max(least, middle * 1e-6)), LEAST_HALF_WIDTH) * factor
-    up = max(log(max(most, middle) / middle), LEAST_HALF_WIDTH) * factor
-    return middle * exp(-down), middle, middle * exp(up)
+def stretched(interval: Interval, factor: float, *, least: float = 0.0, offset: float = 0.0) -> Interval:
+    """Returns the interval with its ends moved away from the median.
+
+    Args:
+        interval: As the model has it.
+        factor: By how much.
+        least: How far both ends are from the median at least, before that.
+        offset: What has been already: no end goes below it, nor to it.
+    """
+    low, middle, high = interval
+    least = max(least, LEAST_HALF_WIDTH * abs(middle))
+    down, up = max(middle - low, least) * factor, max(high - middle, least) * factor
+    floor = offset + max(min(low, middle - least / factor) - offset, 0.0) / max(factor, 1.0) / 2
+    return min(max(middle - down, floor), middle), middle, middle + up
 
 
-def _score(interval: Interval | None, actual: float | None) -> float | None:
+def _score(interval: Interval | None, actual: float | None, widened: float) -> float | None:
     if interval is None or not actual or not interval[1] > 0:
         return None
-    least, middle, most = interval
-    distance = log(actual / middle)
-    half_width = log(most / middle) if distance > 0 else log(middle / max(least, middle * 1e-6))
-    return abs(distance) / max(half_width, LEAST_HALF_WIDTH)
+    low, middle, high = interval
+    half_width = high - middle if actual > middle else middle - low
+    return widened * abs(actual - middle) / max(half_width, LEAST_HALF_WIDTH * middle)
 
 
 def _factor(scores: Sequence[float | None]) -> float:
-    """The conformal quantile; told intervals were stretched before, so a past factor is learned anew each time."""
+    """The conformal quantile, drawn towards the prior while there are few scores."""
     found = sorted(score for score in scores if score is not None and isfinite(score))
     if not found:
         return PRIOR_FACTOR
     rank = min(ceil(COVERAGE * (len(found) + 1)), len(found))
-    learned = PRIOR_FACTOR * found[rank - 1]
+    learned = found[rank - 1]
     weight = len(found) / (len(found) + PRIOR_COUNT)
     return min(max(exp(weight * log(max(learned, 1e-3)) + (1 - weight) * log(PRIOR_FACTOR)), FACTORS[0]), FACTORS[1])

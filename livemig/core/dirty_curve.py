@@ -81,6 +81,10 @@ class CurveTable:
         self._flat = np.ascontiguousarray(pages).ravel()
         self._starts = (np.arange(len(pages)) * pages.shape[1])[:, None]
 
+    def repeated(self, times: int) -> CurveTable:
+        """Returns the same curves so many times over: a fit costs more than a particle."""
+        return CurveTable(np.tile(self.pages, (times, 1)))
+
     def dirtied_pages(self, period_s: Array) -> Array:
         """Returns D of each period, in pages; row m of `period_s`, shape (M, any), is looked up in curve m."""
         period_s = np.clip(period_s, 0.0, PERIOD_MOST_S)

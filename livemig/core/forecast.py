@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from livemig.core.calibration import Calibration, stretched
 from livemig.core.dirty_curve import CurveTable
+from livemig.core.pace import Pace
 from livemig.core.plan import Plan
 from livemig.core.prediction import Forecast, Interval
 from livemig.core.scan import (
@@ -19,6 +20,8 @@ from livemig.core.scan import (
     FREE_SLOT_S,
     PAGE_SENT_BYTES,
     SEGMENT_COUNT,
+    SLOT_LATE_S,
+    ZERO_SCAN_S,
     ZERO_SENT_BYTES,
     Course,
     Particles,
@@ -33,17 +36,20 @@ QUANTILES = (0.05, 0.5, 0.95)
 HORIZON_COPIES = 20.0
 """Without a deadline: a guest that has not converged after so many times the first copy is not going to."""
 HORIZON_LEAST_S = 20.0
-GUARD_S = 0.1
-"""Until livemig lets go of its guard of the first slot (see `livemig.core.policy`): one slot, now and then two."""
-GUARD_SENT_BYTES = 200_000
-"""What goes out in that time."""
-ZERO_SCAN_S = 0.3e-6
-"""To find that a page is zero, and that it was never touched."""
-FIXED_PRIOR_S, FIXED_PRIOR_DEVIATION = 0.005, 0.5
-"""Of the fixed part's logarithm, where nothing was measured: ``python -m bench switchover``."""
+GUARD_S = 0.206
+"""Until more goes out than the guard of the first slot allows (see `livemig.core.policy`): QEMU counts that slot when
+it ends, livemig reads it and lifts the guard, and the migration thread sleeps till the next slot's end all the same."""
+GUARD_LATE_PARTICLES = 16
+"""Of so many one is a slot later: livemig was slow to read."""
+GUARD_SENT_PAGES = 128
+"""What goes out in that time: a buffer a slot."""
+UNSURE_SLOTS, UNSURE_SLOTS_STOPPED = 0.5, 0.05
+"""QEMU looks once a slot, and nothing tells when exactly: no interval is narrower, nor that of what is sent."""
+UNSURE_DOWNTIME_S = 0.001
+FIXED_GIVEN_DEVIATION = 0.5
+"""Of the logarithm of the fixed part that the user gives."""
 OVERHEAD_BYTES = 120_000
 """Device state, block names and the rest of the stream, of the built-in guest; a share of a percent of most."""
-PHASE_TIME_S = 5.0
 
 
 class Expectations(NamedTuple):
@@ -53,23 +59,25 @@ class Expectations(NamedTuple):
         curves: How the guest dirties memory.
         running_bytes_s: Throughput while the guest runs.
         switchover_bytes_s: Throughput of the last step.
+        fresh_bytes_s: The same of pages that were never sent before.
         fixed_s: The fixed part of the downtime.
         limit_s: The user's limit.
         reserved_s: What the policy takes off it for the fixed part.
         capped: Whether the copy runs under a cap, so that QEMU looks once a slot.
         deadline_s: The deadline; None is none.
-        phase_deviation: Of the logarithm of the guest's pace.
+        pace: How the guest's pace wavers.
     """
 
     curves: CurveTable
     running_bytes_s: Array
     switchover_bytes_s: Array
+    fresh_bytes_s: Array
     fixed_s: Array
     limit_s: float
     reserved_s: float
     capped: bool
     deadline_s: float | None
-    phase_deviation: float
+    pace: Pace
 
 
 class Reached(NamedTuple):
@@ -93,19 +101,30 @@ def before_start(expected: Expectations, touched_pages: Array, page_count: float
     each = page_count / SEGMENT_COUNT
     touched = np.clip(touched_pages / each, 0.0, 1.0)
     costs = np.tile(touched + (1.0 - touched) * ZERO_SENT_BYTES / PAGE_SENT_BYTES, (count, 1))
-    guard_s = np.where(np.arange(count) % 8 == 0, 2 * GUARD_S, GUARD_S)
-    guard_s = guard_s + ZERO_SCAN_S * max(page_count - float(touched_pages.sum()), 0.0)
+    late = np.arange(count) % GUARD_LATE_PARTICLES == GUARD_LATE_PARTICLES // 2
+    guard_s = np.where(late, GUARD_S + CAPPED_SLOT_S, GUARD_S)
     return Particles(
         slot_s=guard_s,
-        used_pages=np.zeros(count),
-        sent_bytes=np.full(count, OVERHEAD_BYTES + GUARD_SENT_BYTES),
+        short_s=_first_slot_short_s(expected),
+        used_pages=np.full(count, -float(GUARD_SENT_PAGES)),
+        used_s=np.zeros(count),
+        sent_bytes=np.full(count, OVERHEAD_BYTES),
         guest_time_s=guard_s,
         cleaned_s=np.zeros((count, SEGMENT_COUNT)),
         known_pages=np.full((count, SEGMENT_COUNT), each),
         page_costs=costs,
+        fresh_pages=np.tile(touched * each, (count, 1)),
         synced_s=np.zeros(count),
         position=np.zeros(count),
     )
+
+
+def _first_slot_short_s(expected: Expectations) -> Array:
+    """The guard's last slot has a whole quota when the guard is lifted and ends with its burst, being long over."""
+    if not expected.capped:
+        return np.zeros(len(expected.running_bytes_s))
+    burst_bytes_s = np.maximum(expected.fresh_bytes_s, expected.running_bytes_s)
+    return np.asarray(CAPPED_SLOT_S * (1.0 - expected.running_bytes_s / burst_bytes_s), dtype=float)
 
 
 def after_sync(
@@ -117,6 +136,7 @@ def after_sync(
     left_pages: float,
     fresh_pages: float,
     used_bytes: float,
+    scanned_pages: float,
     touched_pages: Array,
     page_count: float,
     first: bool,
@@ -131,6 +151,7 @@ def after_sync(
         left_pages: What the sync left to send.
         fresh_pages: What of that it found; the rest had been left over, and is next in the scan's way.
         used_bytes: What of the slot's quota had gone out when it came.
+        scanned_pages: How many zero pages the scan had come by in that slot.
         touched_pages: See `before_start`.
         page_count: All pages.
         first: Whether it ended the first copy: then what was left over lies at the end of memory.
@@ -141,21 +162,28 @@ def after_sync(
     known = np.full(SEGMENT_COUNT, fresh_pages / SEGMENT_COUNT)
     each = page_count / SEGMENT_COUNT
     position = 0.0
+    unsent = np.zeros(SEGMENT_COUNT)
     if old_pages > 0 and first:
         tail = np.clip((old_pages - each * np.arange(SEGMENT_COUNT)[::-1]) / each, 0.0, 1.0)
         costs = np.where(tail > 0, np.clip(touched_pages / each, ZERO_SENT_BYTES / PAGE_SENT_BYTES, 1.0), 1.0)
         known += tail * each
+        unsent = tail * np.clip(touched_pages, 0.0, each)
         position = float(SEGMENT_COUNT - np.ceil(old_pages / each - 1e-9)) % SEGMENT_COUNT
     elif old_pages > 0:
         known[: SEGMENT_COUNT // 4] += old_pages / (SEGMENT_COUNT // 4)
+    used_s = used_bytes / np.maximum(expected.switchover_bytes_s, expected.running_bytes_s)
+    used_s = used_s + scanned_pages * ZERO_SCAN_S
     return Particles(
-        slot_s=time_s - used_bytes / np.maximum(expected.switchover_bytes_s, expected.running_bytes_s),
+        slot_s=time_s - used_s,
+        short_s=np.zeros(count),
         used_pages=np.full(count, used_bytes / PAGE_SENT_BYTES),
+        used_s=used_s,
         sent_bytes=np.full(count, sent_bytes),
         guest_time_s=np.full(count, time_s),
         cleaned_s=np.full((count, SEGMENT_COUNT), time_s - since_sync_s),
         known_pages=np.tile(known, (count, 1)),
         page_costs=np.tile(costs, (count, 1)),
+        fresh_pages=np.tile(unsent, (count, 1)),
         synced_s=np.full(count, time_s),
         position=np.full(count, position),
     )
@@ -168,18 +196,45 @@ def reach(start: Particles, expected: Expectations, generator: np.random.Generat
         horizon_s = max(HORIZON_COPIES * float(np.median(copy_s)), HORIZON_LEAST_S) + float(np.max(start.slot_s))
     else:
         horizon_s = expected.deadline_s
-    counted_s = start.slot_s + CAPPED_SLOT_S if begins else np.zeros(len(start.slot_s))
+    counted_s = start.slot_s + CAPPED_SLOT_S - start.short_s if begins else np.zeros(len(start.slot_s))
     rolled = roll(start, _course(expected, horizon_s, counted_s), generator)
     rest_bytes = rolled.left_pages * PAGE_SENT_BYTES
-    downtime_s = rest_bytes / expected.switchover_bytes_s + expected.fixed_s
+    downtime_s = _last_step_s(expected, rolled.left_pages, rolled.fresh_pages)
     return Reached(rolled.converged, rolled.time_s + downtime_s, downtime_s, rolled.sent_bytes + rest_bytes)
 
 
-def stopped(expected: Expectations, *, time_s: float, sent_bytes: float, left_pages: Array) -> Reached:
-    """What becomes of the particles once the guest stands still, with so much left in each."""
-    rest_bytes = left_pages * PAGE_SENT_BYTES
-    downtime_s = rest_bytes / expected.switchover_bytes_s + expected.fixed_s
-    return Reached(np.ones(len(rest_bytes), dtype=bool), time_s + downtime_s, downtime_s, sent_bytes + rest_bytes)
+def sent_since(expected: Expectations, seen_s: float, time_s: float) -> Array:
+    """Returns the pages sent from a look at the counters to a slot's begin, which QEMU's own look at them comes with.
+
+    Under a cap each slot's quota goes out at its begin, in one burst, and what was seen after it had all of it.
+    """
+    if not expected.capped:
+        return expected.running_bytes_s * max(time_s - seen_s, 0.0) / PAGE_SENT_BYTES
+    quota_pages = expected.running_bytes_s * CAPPED_SLOT_S / PAGE_SENT_BYTES
+    burst_s = (
+        CAPPED_SLOT_S * expected.running_bytes_s / np.maximum(expected.switchover_bytes_s, expected.running_bytes_s)
+    )
+    period_s = CAPPED_SLOT_S + SLOT_LATE_S
+    ages_s = period_s * np.arange(1.0, np.ceil(max(time_s - seen_s, 0.0) / period_s) + 2.0)
+    begins_s = time_s - ages_s[:, None]
+    shares = np.clip((begins_s + burst_s - seen_s) / np.maximum(burst_s, 1e-6), 0.0, 1.0)
+    return np.asarray(quota_pages * shares.sum(axis=0), dtype=float)
+
+
+def stopped(
+    expected: Expectations, *, time_s: float, sent_bytes: float, left_pages: Array, fresh_pages: Array
+) -> Reached:
+    """What becomes of the particles once the guest stands still, with so much left in each, and so much never sent."""
+    downtime_s = _last_step_s(expected, left_pages, fresh_pages)
+    all_bytes = sent_bytes + left_pages * PAGE_SENT_BYTES
+    return Reached(np.ones(len(left_pages), dtype=bool), time_s + downtime_s, downtime_s, all_bytes)
+
+
+def _last_step_s(expected: Expectations, left_pages: Array, fresh_pages: Array) -> Array:
+    """How long the guest stands still."""
+    fresh = np.minimum(fresh_pages, left_pages)
+    sending_s = (left_pages - fresh) / expected.switchover_bytes_s + fresh / expected.fresh_bytes_s
+    return np.asarray(sending_s * PAGE_SENT_BYTES + expected.fixed_s, dtype=float)
 
 
 def summarise(
@@ -191,6 +246,7 @@ def summarise(
     time_s: float,
     sent_bytes: float,
     basis: str,
+    quota_bytes: float | None,
 ) -> Forecast:
     """Puts the particles into figures; intervals are those of the particles that converged, widened by experience."""
     which = reached.converged
@@ -206,28 +262,36 @@ def summarise(
             sent_bytes=None,
             basis=basis,
         )
-    left_s = _interval(reached.total_s[which] - max(time_s, 0.0))
-    more_bytes = _interval(reached.sent_bytes[which] - sent_bytes)
-    downtime_s = stretched(_interval(reached.downtime_s[which]), calibration.downtime)
+    unsure_slots = 0.0 if quota_bytes is None else UNSURE_SLOTS_STOPPED if at == "commit" else UNSURE_SLOTS
+    total_s = stretched(
+        _interval(reached.total_s[which]),
+        calibration.total,
+        least=unsure_slots * CAPPED_SLOT_S,
+        offset=max(time_s, 0.0),
+    )
+    downtime_s = stretched(_interval(reached.downtime_s[which]), calibration.downtime, least=UNSURE_DOWNTIME_S)
+    all_bytes = stretched(
+        _interval(reached.sent_bytes[which]),
+        calibration.sent,
+        least=unsure_slots * (quota_bytes or 0.0),
+        offset=sent_bytes,
+    )
     return Forecast(
         at=at,
         time_s=time_s,
         converges=converges,
         keeps_limit=float(np.mean(reached.downtime_s[which] <= plan.downtime_limit_s)),
-        total_s=_until(_plus(stretched(left_s, calibration.total), max(time_s, 0.0)), plan.deadline_s),
+        total_s=_until(total_s, plan.deadline_s),
         downtime_s=downtime_s,
-        sent_bytes=_plus(stretched(more_bytes, calibration.sent), sent_bytes),
+        sent_bytes=all_bytes,
         basis=basis,
+        widened=(calibration.total, calibration.downtime, calibration.sent),
     )
 
 
-def fixed_parts(measured_s: list[float], given_s: float | None, normal: Array) -> Array:
-    """Returns the fixed part of the downtime for each standard normal number: as measured, else the prior."""
-    if len(measured_s) >= 3:
-        logs = np.log(np.maximum(measured_s, 1e-4))
-        return np.asarray(np.exp(np.median(logs) + max(float(np.std(logs)), 0.1) * normal), dtype=float)
-    middle_s = FIXED_PRIOR_S if given_s is None else max(given_s, 1e-4)
-    return np.asarray(middle_s * np.exp(FIXED_PRIOR_DEVIATION * normal), dtype=float)
+def fixed_parts(given_s: float, normal: Array) -> Array:
+    """Returns the fixed part of the downtime for each standard normal number, around the one given."""
+    return np.asarray(max(given_s, 1e-4) * np.exp(FIXED_GIVEN_DEVIATION * normal), dtype=float)
 
 
 def _course(expected: Expectations, horizon_s: float, counted_s: Array) -> Course:
@@ -235,10 +299,10 @@ def _course(expected: Expectations, horizon_s: float, counted_s: Array) -> Cours
         curves=expected.curves,
         running_bytes_s=expected.running_bytes_s,
         burst_bytes_s=np.maximum(expected.switchover_bytes_s, expected.running_bytes_s),
+        fresh_bytes_s=expected.fresh_bytes_s,
         limit_s=max(expected.limit_s - expected.reserved_s, 0.001),
         slot_s=CAPPED_SLOT_S if expected.capped else FREE_SLOT_S,
-        phase_deviation=expected.phase_deviation,
-        phase_time_s=PHASE_TIME_S,
+        pace=expected.pace,
         horizon_s=horizon_s,
         counted_s=counted_s,
     )
@@ -257,11 +321,6 @@ def _until(interval: Interval, deadline_s: float | None) -> Interval:
     return least, middle, max(min(most, deadline_s), middle)
 
 
-def _plus(interval: Interval, offset: float) -> Interval:
-    least, middle, most = interval
-    return least + offset, middle + offset, most + offset
-
-
 __all__ = [
     "Expectations",
     "Reached",
@@ -269,6 +328,7 @@ __all__ = [
     "before_start",
     "fixed_parts",
     "reach",
+    "sent_since",
     "stopped",
     "summarise",
     "sync",

@@ -22,17 +22,19 @@ from livemig.core.forecast import (
     before_start,
     fixed_parts,
     reach,
+    sent_since,
     stopped,
     summarise,
 )
 from livemig.core.foreknowledge import Foreknowledge
 from livemig.core.link import Link
 from livemig.core.observation import Observation
-from livemig.core.past import PastMigration, fixed_downtime_of
+from livemig.core.pace import TIME_UNKNOWN_S, Pace, pace_of
+from livemig.core.past import PastMigration
 from livemig.core.plan import Plan
 from livemig.core.prediction import Forecast
 from livemig.core.rounds import Round
-from livemig.core.scan import CAPPED_SLOT_S, SEGMENT_COUNT, Particles
+from livemig.core.scan import CAPPED_SLOT_S, PAGE_SENT_BYTES, SEGMENT_COUNT, Particles
 from livemig.core.switchover import FIXED_DOWNTIME_PRIOR_S
 
 PAGE_BYTES = 4096
@@ -47,6 +49,8 @@ PAST_CURVES_COUNT = 5
 """So many of the guest's own last migrations are a prior of how it dirties memory."""
 EMPTIED_PAGES = 512.0
 """With so few left over at a sync the scan had come to its end: some are sent between the sync and the look at it."""
+EMPTIED_WITHIN_S = 0.06
+"""So soon after a look no slot begins that had begun before it, and QEMU stopped for nothing was left to send."""
 SLOT_AFTER_S = 0.35
 """Slots before are the guard's, or held some of it."""
 
@@ -63,7 +67,6 @@ class Forecaster:
         samples: Sequence[DirtySample] = (),
         past: Sequence[PastMigration] = (),
         guest: str = "",
-        phase_deviation: float | None = None,
         same_host: bool = False,
         seed: int = 0,
     ) -> None:
@@ -75,8 +78,7 @@ class Forecaster:
         self._touched_pages = np.clip(shares, 0.0, 1.0) * self._page_count / SEGMENT_COUNT
         self._samples = list(samples)
         self._sampled_count = len(samples)
-        sampled = PHASE_DEVIATION_SAMPLED if phase_deviation is None else max(phase_deviation, PHASE_DEVIATION_SAMPLED)
-        self._phase_prior = sampled if samples else PHASE_DEVIATION_UNKNOWN
+        self._pace = _pace(samples)
         own = [one for one in past if one.guest == guest][:PAST_CURVES_COUNT]
         self._prior = [sample for one in own for sample in one.samples]
         self._past = tuple(past)
@@ -84,6 +86,8 @@ class Forecaster:
         self._same_host = same_host
         self._link = Link(plan.bandwidth_bytes_s, past, same_host=same_host)
         self._used_bytes = 0.0
+        self._scanned_pages = 0
+        self._slot_scanned_pages = 0.0
         self._residuals: list[float] = []
         self._round: Round | None = None
         self._observation: Observation | None = None
@@ -99,7 +103,6 @@ class Forecaster:
             samples=known.samples,
             past=known.past,
             guest=known.guest,
-            phase_deviation=known.phase_deviation,
             same_host=known.same_host,
             seed=known.seed,
         )
@@ -118,10 +121,11 @@ class Forecaster:
         """Takes a reply of the source while its guest runs."""
         del time_s
         previous, self._observation = self._observation, observation
+        self._scanned_pages = (observation.zero_pages or 0) - ((previous and previous.zero_pages) or 0)
         throughput_bytes_s = observation.throughput_bytes_s
         new = previous is None or throughput_bytes_s != previous.throughput_bytes_s
         if throughput_bytes_s and new and observation.time_s > SLOT_AFTER_S:
-            self._link.observe_slot(throughput_bytes_s)
+            self._link.observe_slot(throughput_bytes_s, fresh=self._round is None)
 
     def round_completed(self, finished: Round) -> None:
         """Takes a pass that ended, and what the sync at its end found."""
@@ -145,6 +149,8 @@ class Forecaster:
             )
         )
         self._used_bytes = self._quota_used_bytes(finished, old_pages)
+        emptied = self._plan.bandwidth_bytes_s is not None and old_pages <= EMPTIED_PAGES
+        self._slot_scanned_pages = float(max(self._scanned_pages, 0)) if emptied else 0.0
         self._round = finished
 
     def _quota_used_bytes(self, finished: Round, old_pages: float) -> float:
@@ -180,6 +186,7 @@ class Forecaster:
             time_s=time_s,
             sent_bytes=0.0 if self._observation is None else float(self._observation.sent_bytes or 0),
             basis=self._basis(),
+            quota_bytes=None if self._plan.bandwidth_bytes_s is None else self._plan.bandwidth_bytes_s * CAPPED_SLOT_S,
         )
 
     def left_s(self, time_s: float) -> tuple[float, float] | None:
@@ -195,25 +202,26 @@ class Forecaster:
         """What of the limit is taken as fixed, as the policy does."""
         if self._plan.fixed_downtime_s is not None:
             return self._plan.fixed_downtime_s
-        return fixed_downtime_of(self._past) or FIXED_DOWNTIME_PRIOR_S
+        return FIXED_DOWNTIME_PRIOR_S
 
     def _expectations(self, generator: np.random.Generator) -> Expectations:
         normal = normal_strata(generator, PARTICLE_COUNT, 3)
         curves = fit_curves(
-            self._samples, self._page_count, count=PARTICLE_COUNT, generator=generator, prior=self._prior
-        )
+            self._samples, self._page_count, count=CURVE_COUNT, generator=generator, prior=self._prior
+        ).repeated(PARTICLE_COUNT // CURVE_COUNT)
         running_bytes_s = self._link.running_bytes_s(normal[:, 0])
-        measured_s = [one.fixed_downtime_s for one in self._past if one.fixed_downtime_s is not None]
+        given_s = self._plan.fixed_downtime_s
         return Expectations(
             curves=curves,
             running_bytes_s=running_bytes_s,
             switchover_bytes_s=self._link.switchover_bytes_s(running_bytes_s, normal[:, 1]),
-            fixed_s=fixed_parts(measured_s, self._plan.fixed_downtime_s, normal[:, 2]),
+            fresh_bytes_s=self._link.fresh_bytes_s(running_bytes_s, normal[:, 1]),
+            fixed_s=self._link.fixed_s(normal[:, 2]) if given_s is None else fixed_parts(given_s, normal[:, 2]),
             limit_s=self._plan.downtime_limit_s,
             reserved_s=self.reserved_s,
             capped=self._plan.bandwidth_bytes_s is not None,
             deadline_s=self._plan.deadline_s,
-            phase_deviation=self._phase_deviation(),
+            pace=self._pace._replace(deviation=self._phase_deviation()),
         )
 
     def _start(self, expected: Expectations) -> Particles:
@@ -228,6 +236,7 @@ class Forecaster:
             left_pages=finished.remaining_bytes / PAGE_BYTES,
             fresh_pages=finished.newly_dirtied_bytes / PAGE_BYTES,
             used_bytes=self._used_bytes,
+            scanned_pages=self._slot_scanned_pages,
             touched_pages=self._touched_pages,
             page_count=self._page_count,
             first=finished.number == 1,
@@ -236,21 +245,38 @@ class Forecaster:
     def _stopped(self, time_s: float, expected: Expectations) -> Reached:
         """At the source's STOP: what the last look left, less what was sent since, and what the last sync found."""
         observation, finished = self._observation, self._round
-        threshold_pages = (
-            expected.running_bytes_s * max(expected.limit_s - expected.reserved_s, 0.001) / (PAGE_BYTES + 8)
-        )
+        limit_s = max(expected.limit_s - expected.reserved_s, 0.001)
+        threshold_pages = expected.running_bytes_s * limit_s / PAGE_SENT_BYTES
         if observation is None or observation.remaining_bytes is None:
-            return stopped(expected, time_s=time_s, sent_bytes=0.0, left_pages=threshold_pages / 2)
-        since_look_s = max(time_s - observation.time_s, 0.0)
+            left_pages = threshold_pages / 2
+            return stopped(expected, time_s=time_s, sent_bytes=0.0, left_pages=left_pages, fresh_pages=left_pages)
         synced_s = 0.0 if finished is None else finished.start_s + finished.duration_s
-        sent_pages = expected.running_bytes_s * since_look_s / (PAGE_BYTES + 8)
-        old_pages = np.clip(observation.remaining_bytes / PAGE_BYTES - sent_pages, 0.0, None)
-        old_pages = np.minimum(old_pages, threshold_pages)
+        known_pages = observation.remaining_bytes / PAGE_BYTES
+        if finished is None:  # in the first copy what was never touched is left to be scanned, too, but not to be sent
+            known_pages = min(known_pages, max(self._touched_pages.sum() - (observation.normal_pages or 0), 0.0))
+        sent_pages = np.minimum(sent_since(expected, observation.time_s, time_s), known_pages)
+        left_pages = observation.remaining_bytes / PAGE_BYTES - sent_pages
+        if self._is_all_sent(float(np.median(left_pages - threshold_pages)), known_pages, time_s):
+            sent_pages = np.full(PARTICLE_COUNT, known_pages)
+        old_pages = np.minimum(known_pages - sent_pages, threshold_pages)
         period_s = np.full((PARTICLE_COUNT, 1), max(time_s - synced_s, 1e-3))
         fresh_pages = expected.curves.dirtied_pages(period_s)[:, 0]
         left_pages = np.minimum(old_pages + fresh_pages * (1.0 - old_pages / self._page_count), threshold_pages)
-        sent_bytes = float(observation.sent_bytes or 0) + float(np.median(sent_pages)) * (PAGE_BYTES + 8)
-        return stopped(expected, time_s=time_s, sent_bytes=sent_bytes, left_pages=left_pages)
+        sent_bytes = float(observation.sent_bytes or 0) + float(np.median(sent_pages)) * PAGE_SENT_BYTES
+        never_pages = old_pages if finished is None else np.zeros(PARTICLE_COUNT)
+        return stopped(expected, time_s=time_s, sent_bytes=sent_bytes, left_pages=left_pages, fresh_pages=never_pages)
+
+    def _is_all_sent(self, above_pages: float, known_pages: float, time_s: float) -> bool:
+        """Whether QEMU came to the end of what was left in the midst of a slot: with so much left it would not stop.
+
+        Zero pages count as left until the scan has come by; those of the first copy it comes by in no time.
+        """
+        observation = self._observation
+        if above_pages <= 0 or observation is None or self._plan.bandwidth_bytes_s is None:
+            return False
+        quota_pages = self._plan.bandwidth_bytes_s * CAPPED_SLOT_S / PAGE_SENT_BYTES
+        same_slot = time_s - observation.time_s < EMPTIED_WITHIN_S and known_pages <= quota_pages
+        return self._round is None or same_slot
 
     def _note_residual(self, period_s: float, dirtied_pages: float) -> None:
         if not self._samples and not self._prior:
@@ -262,7 +288,7 @@ class Forecaster:
             self._residuals.append(float(np.clip(np.log(dirtied_pages / predicted_pages), -1.5, 1.5)))
 
     def _phase_deviation(self) -> float:
-        prior = self._phase_prior
+        prior = self._pace.deviation
         count = len(self._residuals)
         squares = sum(residual**2 for residual in self._residuals)
         return float(np.sqrt((PHASE_PRIOR_COUNT * prior**2 + squares) / (PHASE_PRIOR_COUNT + count)))
@@ -279,3 +305,11 @@ class Forecaster:
         if not self._link.known:
             parts.append("a link that nothing is known of")
         return ", ".join(parts) or "next to nothing"
+
+
+def _pace(samples: Sequence[DirtySample]) -> Pace:
+    """How the guest's pace wavers by the samples, or may."""
+    if not samples:
+        return Pace(PHASE_DEVIATION_UNKNOWN, TIME_UNKNOWN_S)
+    found = pace_of(samples) or Pace(PHASE_DEVIATION_SAMPLED, TIME_UNKNOWN_S)
+    return found._replace(deviation=max(found.deviation, PHASE_DEVIATION_SAMPLED))

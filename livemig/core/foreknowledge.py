@@ -14,7 +14,6 @@ class Foreknowledge(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     Attributes:
         guest: Whose it is, as the history names guests.
         samples: What the guest was seen to dirty just before; empty when it was not sampled.
-        phase_deviation: How much the guest itself changed from one sample to the next, of a logarithm; None if unknown.
         touched_shares: What of each 32nd of its memory the guest ever touched, in the order of addresses; empty where
             that can't be read. The rest costs scanning, not sending.
         past: Earlier migrations of this guest, and of others between the same hosts, newest first.
@@ -24,7 +23,6 @@ class Foreknowledge(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
 
     guest: str = ""
     samples: tuple[DirtySample, ...] = ()
-    phase_deviation: float | None = None
     touched_shares: tuple[float, ...] = ()
     past: tuple[PastMigration, ...] = ()
     same_host: bool = False

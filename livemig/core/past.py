@@ -1,22 +1,14 @@
 """What earlier migrations teach: how a guest dirties memory, what a link carries, what is fixed of a downtime.
 
-Pure data and the estimates that need no numpy; `livemig.engine.history` keeps the records.
+Pure data; `livemig.engine.history` keeps the records.
 """
 
 from __future__ import annotations
-
-from collections.abc import Sequence
-from math import ceil
 
 import msgspec
 
 from livemig.core.dirty_sample import DirtySample
 from livemig.core.prediction import Forecast
-
-FIXED_MEASURED_LEAST_COUNT = 3
-"""So many migrations must have measured the fixed part before they are believed over the prior."""
-FIXED_QUANTILE = 0.9
-"""A fixed part taken too small breaks the user's limit, one too large costs a little time."""
 
 
 class PastMigration(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,6 +26,8 @@ class PastMigration(msgspec.Struct, frozen=True, kw_only=True):
         samples: What it showed of how the guest dirties memory.
         throughput_bytes_s: What the link carried without a cap, a low quantile of its slots; None under a cap.
         switchover_bytes_s: What the rest was sent with while the guest stood still; None when too little was to tell.
+        rest_bytes: What that rest was; None when some of it had never been sent before, which takes longer.
+        fresh_bytes_s: What the first copy went with, the guard of its first slot left out: the cap at most.
         fixed_downtime_s: The part of the downtime that nothing could shorten; None when it could not be told apart.
         total_s: From ``migrate`` to the guest running; None when it did not move.
         downtime_s: How long it stood still; None when it did not.
@@ -52,16 +46,10 @@ class PastMigration(msgspec.Struct, frozen=True, kw_only=True):
     samples: tuple[DirtySample, ...] = ()
     throughput_bytes_s: float | None = None
     switchover_bytes_s: float | None = None
+    rest_bytes: int | None = None
+    fresh_bytes_s: float | None = None
     fixed_downtime_s: float | None = None
     total_s: float | None = None
     downtime_s: float | None = None
     sent_bytes: int = 0
     forecasts: tuple[Forecast, ...] = ()
-
-
-def fixed_downtime_of(past: Sequence[PastMigration]) -> float | None:
-    """Returns the fixed part of a downtime between these hosts in seconds, rather too large; None when too few tell."""
-    found = sorted(one.fixed_downtime_s for one in past if one.fixed_downtime_s is not None)
-    if len(found) < FIXED_MEASURED_LEAST_COUNT:
-        return None
-    return found[min(len(found) - 1, ceil(FIXED_QUANTILE * (len(found) + 1)) - 1)]

@@ -19,6 +19,7 @@ class Forecast(msgspec.Struct, frozen=True, kw_only=True):
         total_s: Seconds from ``migrate`` to the guest running at the destination; None when it can't converge.
         downtime_s: Seconds that the guest stands still; None when it can't converge.
         sent_bytes: What goes over the wire; None when it can't converge.
+        widened: By what factor experience widened the intervals of time, downtime and bytes.
         basis: What it rests on, in words: sampling, history, the rounds so far, or next to nothing.
     """
 
@@ -30,3 +31,4 @@ class Forecast(msgspec.Struct, frozen=True, kw_only=True):
     downtime_s: Interval | None
     sent_bytes: Interval | None
     basis: str
+    widened: tuple[float, float, float] = (1.0, 1.0, 1.0)

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from livemig.core.dirty_curve import CurveTable
+from livemig.core.pace import Pace, averaging, uniform
 
 Array = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -27,6 +28,12 @@ PAGE_SENT_BYTES = 4096 + 8
 """A page and its header."""
 ZERO_SENT_BYTES = 9
 CAPPED_SLOT_S = 0.1
+OVERSHOOT_PAGES = 13.0
+"""What goes out beyond a slot's quota, for QEMU looks only now and then whether it is reached."""
+ZERO_SCAN_S = 0.45e-6
+"""To find that a page is zero, one that was never touched."""
+SLOT_LATE_S = 0.001
+"""By so much a slot is longer than it should be: a timer of whole milliseconds, and the thread's waking up."""
 FREE_SLOT_S = 0.05
 """Without a cap QEMU looks when an iteration ends: after 50 ms at most (MAX_WAIT in ram.c)."""
 GUARD_THRESHOLD_PAGES = 100.0
@@ -42,23 +49,30 @@ class Particles(NamedTuple):
 
     Attributes:
         slot_s: When the slot under way began, in seconds since ``migrate``, shape (M,).
+        short_s: By how much the slot under way is shorter than others, shape (M,).
         used_pages: What of the slot's quota is used, in pages that are sent whole, shape (M,).
+        used_s: How long that took, shape (M,).
         sent_bytes: Sent so far, shape (M,).
         guest_time_s: The guest's own time, which its phases stretch, shape (M,).
         cleaned_s: Guest time since which each segment's pages count as clean, shape (M, G).
         known_pages: Pages of each segment that QEMU knows to be dirty, shape (M, G).
         page_costs: What one of them costs of the quota, shape (M, G); less than 1 where many are zero.
+        fresh_pages: How many of them were never sent before, in whole pages: the destination has yet to find memory for
+            them, shape (M, G).
         synced_s: Guest time of the last sync, shape (M,).
         position: The segment that the scan is in, as a real number in [0, G), shape (M,).
     """
 
     slot_s: Array
+    short_s: Array
     used_pages: Array
+    used_s: Array
     sent_bytes: Array
     guest_time_s: Array
     cleaned_s: Array
     known_pages: Array
     page_costs: Array
+    fresh_pages: Array
     synced_s: Array
     position: Array
 
@@ -70,10 +84,10 @@ class Course(NamedTuple):
         curves: How the guest of each particle dirties memory.
         running_bytes_s: Throughput while the guest runs, shape (M,).
         burst_bytes_s: What the link can do, shape (M,).
+        fresh_bytes_s: What it can do with pages that the destination has no memory for yet, shape (M,).
         limit_s: What QEMU's threshold allows the last step, the fixed part taken off.
         slot_s: How often QEMU looks.
-        phase_deviation: Standard deviation of the logarithm of the guest's pace.
-        phase_time_s: How long a phase lasts.
+        pace: How the guest's pace wavers.
         horizon_s: When to give up.
         counted_s: When QEMU has counted the first slot that was not the guard's, shape (M,): before, its threshold is
             next to nothing, for it is that slot's throughput times the limit.
@@ -82,10 +96,10 @@ class Course(NamedTuple):
     curves: CurveTable
     running_bytes_s: Array
     burst_bytes_s: Array
+    fresh_bytes_s: Array
     limit_s: float
     slot_s: float
-    phase_deviation: float
-    phase_time_s: float
+    pace: Pace
     horizon_s: float
     counted_s: Array
 
@@ -97,6 +111,7 @@ class Rolled(NamedTuple):
         converged: Whether QEMU switched over within the horizon.
         time_s: When: seconds since ``migrate``; the horizon where it did not.
         left_pages: What is to be sent while the guest stands still.
+        fresh_pages: What of that was never sent before.
         sent_bytes: What was sent before.
         sync_count: Bitmap syncs on the way.
     """
@@ -104,6 +119,7 @@ class Rolled(NamedTuple):
     converged: Flags
     time_s: Array
     left_pages: Array
+    fresh_pages: Array
     sent_bytes: Array
     sync_count: Array
 
@@ -112,15 +128,15 @@ def roll(start: Particles, course: Course, generator: np.random.Generator) -> Ro
     """Rolls the particles on from just after a sync until each has switched over, or was given up."""
     state = start
     count = len(start.slot_s)
-    quota_pages = course.running_bytes_s * course.slot_s / PAGE_SENT_BYTES
-    burst_pages_s = course.burst_bytes_s / PAGE_SENT_BYTES
-    counted_pages = course.running_bytes_s * course.limit_s / PAGE_SENT_BYTES
-    pace = course.phase_deviation * generator.standard_normal(count)
+    quota_pages = course.running_bytes_s * course.slot_s / PAGE_SENT_BYTES + OVERSHOOT_PAGES
+    counted_pages = quota_pages * course.limit_s / course.slot_s
+    levels = course.pace.quantiles()
+    phase = generator.standard_normal(count)
     going = np.ones(count, dtype=bool)
     converged = np.zeros(count, dtype=bool)
     syncs = np.zeros(count)
     for _ in range(SYNCS_MOST):
-        now_s = state.slot_s + state.used_pages / burst_pages_s
+        now_s = state.slot_s + state.used_s
         left_pages = state.known_pages.sum(axis=1)
         counted = now_s > course.counted_s - 1e-9
         threshold_pages = np.where(counted, counted_pages, np.minimum(counted_pages, GUARD_THRESHOLD_PAGES))
@@ -129,29 +145,46 @@ def roll(start: Particles, course: Course, generator: np.random.Generator) -> Ro
         going &= ~done & (now_s < course.horizon_s)
         if not going.any():
             break
-        slots, spent, used = _until_look(state, left_pages - threshold_pages, quota_pages)
+        slots, spent, used = _until_look(state, left_pages - threshold_pages, quota_pages, counted)
         slots, spent = np.where(going, slots, 0.0), np.where(going, spent, 0.0)
         used = np.where(going, used, state.used_pages)
-        slot_s = state.slot_s + slots * course.slot_s
-        passed_s = np.where(going, slot_s + used / burst_pages_s + SYNC_S - now_s, 0.0)
-        pace = _next_pace(pace, passed_s, course, generator)
-        state = _walk(state, spent)._replace(
+        walked, scanned = _walk(state, spent)
+        spent_s = _sending_s(spent, state.fresh_pages.sum(axis=1) - walked.fresh_pages.sum(axis=1), course)
+        spent_s = spent_s + scanned * ZERO_SCAN_S
+        in_slot_s = spent_s * np.clip(used / np.maximum(spent, 1e-9), 0.0, 1.0)
+        used_s = np.where(slots > 0, in_slot_s, state.used_s + spent_s)
+        slots_s = slots * (course.slot_s + SLOT_LATE_S) - np.where(slots > 0, state.short_s, 0.0)
+        slot_s = state.slot_s + np.maximum(slots_s, np.where(slots > 0, state.used_s + spent_s - used_s, 0.0))
+        passed_s = np.where(going, slot_s + used_s + SYNC_S - now_s, 0.0)
+        phase = _next_phase(phase, passed_s, course, generator)
+        pace = 1.0 + (_level(levels, phase) - 1.0) * np.sqrt(averaging(passed_s / course.pace.time_s))
+        state = walked._replace(
             slot_s=slot_s,
+            short_s=np.where(slots > 0, 0.0, state.short_s),
             used_pages=used,
-            guest_time_s=state.guest_time_s + passed_s * np.exp(pace - course.phase_deviation**2 / 2),
+            used_s=used_s,
+            guest_time_s=state.guest_time_s + passed_s * pace,
             sent_bytes=state.sent_bytes + spent * PAGE_SENT_BYTES,
         )
-        state = sync(state, course.curves, going)
-        syncs += going
+        looks = counted | (state.known_pages.sum(axis=1) < counted_pages)
+        state = sync(state, course.curves, going & looks)
+        syncs += going & looks
     left_pages = (state.known_pages * state.page_costs).sum(axis=1)
-    now_s = state.slot_s + state.used_pages / burst_pages_s
-    return Rolled(converged, np.minimum(now_s, course.horizon_s), left_pages, state.sent_bytes, syncs)
+    now_s = np.minimum(state.slot_s + state.used_s, course.horizon_s)
+    return Rolled(converged, now_s, left_pages, state.fresh_pages.sum(axis=1), state.sent_bytes, syncs)
 
 
-def _until_look(state: Particles, above_pages: Array, quota_pages: Array) -> tuple[Array, Array, Array]:
+def _sending_s(spent: Array, fresh: Array, course: Course) -> Array:
+    """How long it takes to send so many pages in a burst, of which so many are fresh."""
+    fresh_s = fresh * PAGE_SENT_BYTES / course.fresh_bytes_s
+    return np.asarray(fresh_s + np.maximum(spent - fresh, 0.0) * PAGE_SENT_BYTES / course.burst_bytes_s, dtype=float)
+
+
+def _until_look(state: Particles, above_pages: Array, quota_pages: Array, counted: Flags) -> tuple[Array, Array, Array]:
     """Returns the slots that end, the quota spent, and what of the last slot's is used, when QEMU next syncs.
 
     That is at the first slot's begin at which what is left is below the threshold, or at once when nothing is left.
+    The threshold is another one at the begin of the next slot where none was counted before.
     """
     known, costs = _in_order(state)
     pages_before = np.cumsum(known, axis=1) - known
@@ -159,7 +192,7 @@ def _until_look(state: Particles, above_pages: Array, quota_pages: Array) -> tup
     needed = (shares * known * costs).sum(axis=1)
     whole = (known * costs).sum(axis=1)
     unused = quota_pages - state.used_pages
-    slots = np.maximum(np.ceil((needed - unused) / quota_pages - 1e-9), 0.0)
+    slots = np.where(counted, np.maximum(np.ceil((needed - unused) / quota_pages - 1e-9), 0.0), 0.0)
     spent = unused + slots * quota_pages
     empties = whole <= spent
     slots_emptied = np.maximum(np.ceil((whole - unused) / quota_pages - 1e-9), 0.0)
@@ -197,26 +230,40 @@ def _order(state: Particles) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     return np.arange(count)[:, None], (whole[:, None] + np.arange(segments)) % segments
 
 
-def _walk(state: Particles, spent: Array) -> Particles:
-    """Spends so much quota on each particle's pages, on from where its scan is; a segment may be sent in part."""
+def _walk(state: Particles, spent: Array) -> tuple[Particles, Array]:
+    """Spends so much quota on each particle's pages, on from where its scan is; a segment may be sent in part.
+
+    Returns:
+        The particles, and how many zero pages the scan came by.
+    """
     rows, order = _order(state)
     known, costs = _in_order(state)
     cost = known * costs
     before = np.cumsum(cost, axis=1) - cost
     share = np.clip((spent[:, None] - before) / np.maximum(cost, 1e-12), 0.0, 1.0)
     share = np.where((cost <= 1e-9) & (before <= spent[:, None]), 1.0, share)
-    left, cleaned, dearer = np.empty_like(known), np.empty_like(known), np.empty_like(known)
+    left, cleaned, dearer, fresh = (np.empty_like(known) for _ in range(4))
     left[rows, order] = known * (1.0 - share)
     # A segment sent in part is a mix of two ages: the mean age keeps D, which is nearly linear over so short a time.
     aged = state.cleaned_s[rows, order]
     cleaned[rows, order] = aged + share * (state.synced_s[:, None] - aged)
+    fresh[rows, order] = state.fresh_pages[rows, order] * (1.0 - share)
     dearer[rows, order] = costs + share * (1.0 - costs)  # what is dirtied again is no zero page
     position = (state.position + share.sum(axis=1)) % known.shape[1]
-    return state._replace(known_pages=left, cleaned_s=cleaned, page_costs=dearer, position=position)
+    scanned = (share * known * (1.0 - costs)).sum(axis=1)
+    walked = state._replace(
+        known_pages=left, cleaned_s=cleaned, page_costs=dearer, fresh_pages=fresh, position=position
+    )
+    return walked, scanned
 
 
-def _next_pace(pace: Array, passed_s: Array, course: Course, generator: np.random.Generator) -> Array:
-    """The logarithm of the guest's pace a while later: an Ornstein-Uhlenbeck process."""
-    kept = np.exp(-passed_s / course.phase_time_s)
-    fresh = generator.standard_normal(len(pace))
-    return np.asarray(kept * pace + course.phase_deviation * np.sqrt(1.0 - kept**2) * fresh, dtype=float)
+def _next_phase(phase: Array, passed_s: Array, course: Course, generator: np.random.Generator) -> Array:
+    """The guest's phase a while later, as a standard normal number: an Ornstein-Uhlenbeck process."""
+    kept = np.exp(-passed_s / course.pace.time_s)
+    return np.asarray(kept * phase + np.sqrt(1.0 - kept**2) * generator.standard_normal(len(phase)), dtype=float)
+
+
+def _level(levels: Array, phase: Array) -> Array:
+    """The guest's pace over its mean, in a phase."""
+    ranks = uniform(phase) * len(levels) - 0.5
+    return np.asarray(np.interp(ranks, np.arange(len(levels)), levels), dtype=float)

@@ -32,6 +32,11 @@ SWITCHOVER_LEAST_BYTES = 2 * 2**20
 """With less to send, what it was sent with drowns in the fixed part."""
 FIXED_PART_S = 0.004
 """Of such a downtime, taken off to tell the link from it: the median of ``python -m bench switchover``, idle guests."""
+SMALL_BYTES = 2**20
+"""So little is sent in no time, whether it was sent before or not."""
+GUARDED_S = 0.2
+"""So long next to nothing is sent: see `livemig.core.policy`."""
+FIRST_COPY_LEAST_S = 0.4
 SAMPLES_KEPT = 24
 """Of a run's samples: the last rounds say least, and each is some hundred bytes."""
 
@@ -52,6 +57,7 @@ class Foresight:
         self.sampled_s = 0.0
         self._plan, self._source, self._destination = plan, source, destination
         self._history = History(state_folder())
+        self._given: Sampling | None = None
         self._guest = self._hosts = ""
 
     async def remember(self) -> None:
@@ -73,6 +79,10 @@ class Foresight:
             seed=self.known.seed,
         )
 
+    def use(self, sampling: Sampling) -> None:
+        """Takes what the guest was sampled before: `sample` then asks QEMU nothing."""
+        self._given = sampling
+
     async def sample(self, tell: Callable[[float, float], None] | None = None) -> None:
         """Samples the running guest for as long as the plan says.
 
@@ -81,16 +91,18 @@ class Foresight:
         """
         if self._source.facts.run_state is not RunState.RUNNING:
             return
-        found: Sampling = await sample_guest(
-            self._source.monitor,
-            total_s=self._plan.sample_s,
-            memory_bytes=self._source.facts.memory_bytes,
-            touched_bytes=self._touched_bytes(),
-            tell=tell,
-        )
+        found = self._given
+        if found is None:
+            found = await sample_guest(
+                self._source.monitor,
+                total_s=self._plan.sample_s,
+                memory_bytes=self._source.facts.memory_bytes,
+                touched_bytes=self._touched_bytes(),
+                tell=tell,
+            )
         self.notes += found.notes
         self.sampled_s = found.duration_s
-        self.known = msgspec.structs.replace(self.known, samples=found.samples, phase_deviation=found.phase_deviation)
+        self.known = msgspec.structs.replace(self.known, samples=found.samples)
 
     async def keep(
         self, report: Report, *, switchover_sent_bytes: int | None, throughput_bytes_s: float | None
@@ -124,7 +136,9 @@ class Foresight:
             downtime_limit_s=report.plan.downtime_limit_s,
             samples=report.samples[:SAMPLES_KEPT],
             throughput_bytes_s=throughput_bytes_s if report.plan.bandwidth_bytes_s is None else None,
-            switchover_bytes_s=switchover_bytes_s,
+            switchover_bytes_s=switchover_bytes_s if report.rounds else None,
+            rest_bytes=switchover_sent_bytes if report.rounds or (switchover_sent_bytes or 0) < SMALL_BYTES else None,
+            fresh_bytes_s=_fresh_bytes_s(report),
             fixed_downtime_s=report.fixed_downtime_found_s,
             total_s=report.total_s if completed else None,
             downtime_s=None if downtime is None else downtime.total_s,
@@ -147,6 +161,15 @@ class Foresight:
         if process is None:
             return ()
         return await self._source.host.touched_shares(process.pid, self._source.facts.memory_bytes)
+
+
+def _fresh_bytes_s(report: Report) -> float | None:
+    """What the first copy went with, once the guard of its first slot was gone; None when it was too short to tell."""
+    if not report.rounds or report.rounds[0].number != 1:
+        return None
+    first = report.rounds[0]
+    going_s = first.start_s + first.duration_s - GUARDED_S
+    return first.sent_bytes / going_s if going_s > FIRST_COPY_LEAST_S else None
 
 
 def _host_name(host: Host) -> str:

@@ -275,12 +275,13 @@ class LiveMigration:
                     downtime_limit_s=limit_s,
                 )
             )
+        left_s = self.outlook.left_s(self.now_s)
         last_round = self.outlook.rounds[-1] if self.outlook.rounds else None
         self.tell(
             events.Progressed(
                 time_s=self.now_s,
                 phase=self.phase,
-                progress=self._progress.after(observation),
+                progress=self._progress.after(observation, left_s),
                 round_number=self.outlook.round_number,
                 remaining_bytes=observation.remaining_bytes or 0,
                 sent_bytes=observation.sent_bytes or 0,
@@ -290,7 +291,7 @@ class LiveMigration:
                 else last_round.newly_dirtied_bytes / last_round.duration_s,
                 expected_downtime_s=expected_downtime_s,
                 downtime_limit_s=limit_s,
-                left_s=self.outlook.left_s(self.now_s),
+                left_s=left_s,
             )
         )
 

@@ -30,6 +30,7 @@ from livemig.engine.host_pool import HostPool
 from livemig.engine.launch_plan import LaunchOptions
 from livemig.engine.recorder import TraceRecorder
 from livemig.engine.run import Run
+from livemig.engine.sampling import Sampling
 from livemig.engine.watch import Watch
 from livemig.engine.ways import NeverConnectedError, Ways
 from livemig.qemu.address import Address
@@ -63,6 +64,7 @@ class Migration:
         run_id: str | None = None,
         trace_path: Path | None = None,
         rule: Rule | None = None,
+        sampling: Sampling | None = None,
     ) -> None:
         """Reads the addresses and touches nothing.
 
@@ -77,6 +79,7 @@ class Migration:
         self._addresses = (Address.parse(source), Address.parse(destination))
         self._trace_path = trace_path
         self._rule = rule
+        self._sampling = sampling
         self._stream = EventStream()
         self._run: Run | None = None
         self._report: Report | None = None
@@ -213,6 +216,8 @@ class Migration:
                 ways=ways,
                 rule=self._rule,
             )
+            if self._sampling is not None:
+                run.use_sampling(self._sampling)
             channel = await stack.enter_async_context(run.prepared())
             self._run = run
             self._begun.set()
@@ -293,6 +298,7 @@ def migrate(
     destination: str,
     launch: LaunchOptions | None = None,
     trace_path: Path | None = None,
+    sampling: Sampling | None = None,
 ) -> Migration:
     """Moves a running guest from one QEMU to another.
 
@@ -311,6 +317,7 @@ def migrate(
         destination: The QMP monitor of the QEMU that waits, or the socket where that of a launched one will be.
         launch: What to change in the command line of a launched one.
         trace_path: Where to write the trace, or None for none.
+        sampling: What `livemig.engine.sampling` found of the guest just before; then it is not sampled again.
 
     Returns:
         A `Migration` that was not entered yet; entering starts it.
@@ -319,4 +326,6 @@ def migrate(
         AddressError: When an address can't be read. Entering raises `ConnectError` or `RefusedError` when the migration
             can't be; the guest runs on at the source then, untouched.
     """
-    return Migration(plan, source=source, destination=destination, launch=launch, trace_path=trace_path)
+    return Migration(
+        plan, source=source, destination=destination, launch=launch, trace_path=trace_path, sampling=sampling
+    )

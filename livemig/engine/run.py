@@ -32,6 +32,7 @@ from livemig.engine.preflight import examine
 from livemig.engine.prepare import Preparation
 from livemig.engine.recorder import TraceRecorder
 from livemig.engine.retire import retire
+from livemig.engine.sampling import Sampling
 from livemig.engine.settle import Settlement
 from livemig.engine.watch import Watch
 from livemig.engine.ways import DIRECT, NeverConnectedError, Ways
@@ -92,6 +93,10 @@ class Run:
         self._figures: Observation | None = None
         self._foresight = Foresight(plan, connected.source, connected.destination, int(run_id, 16))
         self._handover = Handover(plan, run_id, connected.source, connected.destination, warn=self.live.warn)
+
+    def use_sampling(self, sampling: Sampling) -> None:
+        """Takes what the guest was sampled before, instead of sampling it; before `prepared`."""
+        self._foresight.use(sampling)
 
     def cancel(self, reason: str) -> None:
         """Asks that the guest stay at the source; in the probation: that it end now, and the source be kept."""

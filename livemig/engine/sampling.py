@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from math import log, sqrt
-from statistics import fmean, variance
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
@@ -21,7 +18,6 @@ from livemig.qemu.dirty_rate import (
     PERIOD_MOST_S,
     DirtyRateMeter,
     Measured,
-    changed_count,
     draws_per_gib,
     is_busy,
     to_samples,
@@ -36,9 +32,6 @@ REFUSALS_MOST = 3
 DRAWS_FEW_COUNT = 512
 """With fewer draws a measurement tells little: a guest of under 32 MiB."""
 REPEATS_MOST_COUNT = 64
-REPEATS_LEAST_COUNT = 4
-CHANGED_LEAST_COUNT = 25
-"""With fewer changed draws, what the guest's own changes do drowns in what the draws do."""
 FRESH_SHARE_MOST = 1 / 32
 """Of memory that reading makes resident, so much may be read in all."""
 
@@ -50,15 +43,11 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True):
         samples: One for each measurement, in their order.
         notes: What could not be measured, and why: the forecast is wider for it.
         duration_s: How long it took.
-        phase_deviation: How much the guest itself changes from one time to the next: the standard deviation of the
-            logarithm of what is dirtied within one period, beyond what the draws explain. None when too little was
-            measured twice.
     """
 
     samples: tuple[DirtySample, ...] = ()
     notes: tuple[str, ...] = ()
     duration_s: float = 0.0
-    phase_deviation: float | None = None
 
 
 def sampling_periods(total_s: float, least_s: float = PERIOD_LEAST_S) -> tuple[float, ...]:
@@ -172,7 +161,6 @@ class _Sampler:
             samples=samples,
             notes=tuple(self._notes),
             duration_s=self._passed_s,
-            phase_deviation=phase_deviation(self._measured),
         )
 
     @property
@@ -229,30 +217,6 @@ class _Sampler:
             "the forecast is wider for it (prealloc=on for its memory backend allows more)"
         )
         return True
-
-
-def phase_deviation(measured: Sequence[Measured]) -> float | None:
-    """Returns the deviation of log D(T) between repeats, beyond the draws' own; see `Sampling.phase_deviation`.
-
-    For each period the variance of the repeats over the square of their mean, less what draws and rounding explain;
-    then the mean over the periods, each weighed by its degrees of freedom. Never below 0.
-    """
-    by_period: defaultdict[float, list[Measured]] = defaultdict(list)
-    for one in measured:
-        by_period[one.asked_s].append(one)
-    excess, freedom = 0.0, 0
-    for repeats in by_period.values():
-        counts = [changed_count(one) for one in repeats]
-        mean = fmean(count for count, _ in counts)
-        if len(repeats) < REPEATS_LEAST_COUNT or mean < CHANGED_LEAST_COUNT:
-            continue
-        share = mean / repeats[0].drawn_count
-        explained = mean * (1 - min(share, 1)) + fmean(rounding for _, rounding in counts)
-        excess += (len(repeats) - 1) * (variance(count for count, _ in counts) - explained) / mean**2
-        freedom += len(repeats) - 1
-    if not freedom:
-        return None
-    return sqrt(log(1 + max(excess / freedom, 0.0)))
 
 
 async def _reading_allocates(monitor: Monitor) -> bool:

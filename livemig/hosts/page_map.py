@@ -7,6 +7,7 @@ import re
 from array import array
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 SEGMENT_COUNT = 32
 """The parts of memory that are told apart, in the order of addresses, which is that in which QEMU sends them first."""
@@ -15,16 +16,32 @@ GUEST_SHARE_LEAST = 1 / 16
 READ_BYTES_MOST = 16 * 2**20
 """Of the page map, 8 bytes a page: all of a guest of 8 GiB; of a larger one, the begin of each segment."""
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
-_MAPPING = re.compile(r"^([0-9a-f]+)-([0-9a-f]+) rw", re.MULTILINE)
-_PRESENT_OR_SWAPPED = (1 << 63) | (1 << 62)
-"""See the kernel's Documentation/admin-guide/mm/pagemap.rst; both bits are shown to whoever may read the process."""
+_MAPPING = re.compile(r"^([0-9a-f]+)-([0-9a-f]+) rw-(p|s) \S+ \S+ (\d+)", re.MULTILINE)
+_SWAPPED, _FILE, _ALONE = 1 << 62, 1 << 61, 1 << 56
+"""Swapped; of a file, shared, or the huge page of zeros; mapped nowhere else: see the kernel's
+Documentation/admin-guide/mm/pagemap.rst. All are shown to whoever may read the process."""
+
+
+class Mapping(NamedTuple):
+    """A part of a process's memory.
+
+    Attributes:
+        begin: Its first address.
+        end: The address after its last.
+        anonymous: Whether it is private and of no file: reading it maps the kernel's pages of zeros.
+    """
+
+    begin: int
+    end: int
+    anonymous: bool
 
 
 def touched_shares(pid: int, memory_bytes: int) -> tuple[float, ...]:
     """Returns what share of each of 32 parts of the guest's RAM has pages, in memory or in swap; empty if unknown.
 
-    An upper bound of what is to be sent: a touched page may be zero all the same, and one that was only read, by a
-    sampling say, counts too. Takes some milliseconds a GiB and is bounded for large guests: call it in a thread.
+    An upper bound of what is to be sent: a touched page may be zero all the same; in a file or shared memory one that
+    was only read, by a sampling say, counts too. Takes some milliseconds a GiB and is bounded for large guests: call it
+    in a thread.
 
     Args:
         pid: QEMU's.
@@ -40,41 +57,54 @@ def touched_shares(pid: int, memory_bytes: int) -> tuple[float, ...]:
         return ()
 
 
-def guest_mappings(maps: str, memory_bytes: int) -> list[tuple[int, int]]:
-    """Returns begin and end of the mappings that are the guest's RAM, in order; empty when they can't be told."""
-    found: list[tuple[int, int]] = []
+def guest_mappings(maps: str, memory_bytes: int) -> list[Mapping]:
+    """Returns the mappings that are the guest's RAM, in order; empty when they can't be told."""
+    found: list[Mapping] = []
     left_bytes = memory_bytes
-    mappings = [(int(one[1], 16), int(one[2], 16)) for one in _MAPPING.finditer(maps)]
-    for begin, end in sorted(mappings, key=lambda one: one[0] - one[1]):
+    every = [
+        Mapping(int(one[1], 16), int(one[2], 16), one[3] == "p" and one[4] == "0") for one in _MAPPING.finditer(maps)
+    ]
+    for begin, end, anonymous in sorted(every, key=lambda one: one.begin - one.end):
         size_bytes = end - begin
         if memory_bytes * GUEST_SHARE_LEAST <= size_bytes <= left_bytes * (1 + GUEST_SHARE_LEAST):
-            found.append((begin, min(end, begin + left_bytes)))
+            found.append(Mapping(begin, min(end, begin + left_bytes), anonymous))
             left_bytes -= min(size_bytes, left_bytes)
     return sorted(found) if found and left_bytes <= memory_bytes * GUEST_SHARE_LEAST else []
 
 
-def _pieces(mappings: list[tuple[int, int]]) -> Iterator[list[tuple[int, int]]]:
-    """Cuts the mappings, one after the other, into equal segments: lists of begin and end."""
-    each = sum(end - begin for begin, end in mappings) // SEGMENT_COUNT
+def _pieces(mappings: list[Mapping]) -> Iterator[list[Mapping]]:
+    """Cuts the mappings, one after the other, into equal segments."""
+    each = sum(one.end - one.begin for one in mappings) // SEGMENT_COUNT
     rest = list(mappings)
     for _ in range(SEGMENT_COUNT):
         piece, wanted = [], each
         while wanted > 0 and rest:
-            begin, end = rest.pop(0)
+            begin, end, anonymous = rest.pop(0)
             cut = min(begin + wanted, end)
-            piece.append((begin, cut))
+            piece.append(Mapping(begin, cut, anonymous))
             wanted -= cut - begin
             if cut < end:
-                rest.insert(0, (cut, end))
+                rest.insert(0, Mapping(cut, end, anonymous))
         yield piece
 
 
-def _share(descriptor: int, piece: list[tuple[int, int]]) -> float:
-    """The share of the pages of one segment that are there; of a large one, of its begin."""
-    page_count = present_count = 0
-    for begin, end in piece:
+def _share(descriptor: int, piece: list[Mapping]) -> float:
+    """The share of the pages of one segment that were touched; of a large one, of its begin."""
+    page_count = touched_count = 0
+    for begin, end, anonymous in piece:
         wanted_bytes = min((end - begin) // PAGE_BYTES * 8, READ_BYTES_MOST // SEGMENT_COUNT)
         entries = array("Q", os.pread(descriptor, wanted_bytes, begin // PAGE_BYTES * 8))
         page_count += len(entries)
-        present_count += sum(1 for entry in entries if entry & _PRESENT_OR_SWAPPED)
-    return present_count / page_count if page_count else 1.0
+        touched_count += sum(_is_touched(entry, anonymous=anonymous) for entry in entries)
+    return touched_count / page_count if page_count else 1.0
+
+
+def _is_touched(entry: int, *, anonymous: bool) -> bool:
+    """Tells a page from none, and from the kernel's pages of zeros, which reading alone maps: a sampling does so.
+
+    The small one is present and mapped elsewhere too, the huge one looks as if it were of a file. A page that KSM or a
+    fork shares is taken for one of them, too.
+    """
+    if not anonymous:
+        return bool(entry & (_SWAPPED | _FILE | _ALONE))
+    return bool(entry & _SWAPPED) or entry & (_ALONE | _FILE) == _ALONE

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from livemig.core.status import MigrationStatus
+from livemig.qemu.monitor import Monitor
 from tests.cli.command_line import Ran, livemig
 from tests.engine.pair import IDLE, MiB, Pair, migration_settings
 
@@ -97,6 +100,28 @@ async def test_a_source_that_waits_itself_is_refused(pair: Pair) -> None:
     ran = await livemig("plan", "--sample", "0s", "--src-qmp", destination, "--dst-qmp", source, "--json")
     assert ran.code == 2
     assert any("waits for an incoming migration itself" in text for text in of(ran)["refusals"])
+
+
+async def test_beside_a_running_migration_it_is_refused(pair: Pair, tmp_path: Path) -> None:
+    """Exit 2 and the reason; the guest is not sampled, and the migration goes on, to its end."""
+    await pair.start()
+    channel = f"unix:{tmp_path / 'channel'}"
+    async with (
+        await Monitor.connect(str(pair.source.spare_qmp_path), name="test") as source,
+        await Monitor.connect(str(pair.destination.spare_qmp_path), name="test") as destination,
+    ):
+        await destination.execute("migrate-incoming", {"uri": channel})
+        await source.execute("migrate-set-parameters", {"max-bandwidth": 10 * MiB})
+        await source.execute("migrate", {"uri": channel})
+        ran = await livemig("plan", "--sample", "1s", "--src-qmp", str(pair.source.qmp_path), "--json")
+        assert ran.code == 2
+        assert any("already migrates" in text for text in of(ran)["refusals"])
+        assert (await source.execute("query-dirty-rate"))["status"] == "unstarted"
+        assert (await source.query_migrate()).status is MigrationStatus.ACTIVE
+        await source.execute("migrate-set-parameters", {"max-bandwidth": 10**9, "downtime-limit": 2000})
+        async with asyncio.timeout(30):
+            while (await source.query_migrate()).status is not MigrationStatus.COMPLETED:
+                await asyncio.sleep(0.05)
 
 
 async def test_nobody_at_the_source(tmp_path: Path) -> None:

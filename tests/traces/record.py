@@ -1,4 +1,7 @@
-"""Records the traces beside this file anew, by migrating the built-in guest under TCG. Run it from the repo's root."""
+"""Records the traces beside this file anew, by migrating the built-in guest under TCG. Run it from the repo's root.
+
+With ``--forecasts`` it migrates nothing: only the forecasts in the traces are replaced, by what is forecast now.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +12,16 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
+
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from livemig import AtDeadline, Migration, Plan, PlanChange
-from livemig.core.event import Event, Progressed
+from livemig.core.event import Ended, Event, Forecasted, Progressed
+from livemig.core.prediction import Forecast
+from livemig.core.trace import EventRecord, TraceRecord, decode_trace, encode_record
 from livemig.lab.workload import Workload
+from livemig.simulation.replay import replay
 from tests.engine.pair import HOT, LOADED, MiB, Pair
 from tests.versions.binaries import VERSIONS, Version
 from tests.versions.version_pair import VersionPair
@@ -85,5 +93,25 @@ async def record_all() -> None:
     await record("tuned", SLOW, hot=True, on_event=TunesLater())
 
 
+def forecast_again() -> None:
+    """Replaces the forecasts of each trace by those of a replay."""
+    for path in sorted(TRACES.glob("*.jsonl")):
+        records = list(decode_trace(path.read_bytes().splitlines(keepends=True)))
+        now = {forecast.at: forecast for forecast in replay(records).forecasts}
+        path.write_bytes(b"".join(encode_record(_told_again(record, now)) for record in records))
+
+
+def _told_again(record: TraceRecord, now: dict[str, Forecast]) -> TraceRecord:
+    event = record.event if isinstance(record, EventRecord) else None
+    if isinstance(event, Forecasted):
+        event = msgspec.structs.replace(event, forecast=now[event.forecast.at])
+    elif isinstance(event, Ended):
+        event = msgspec.structs.replace(event, forecasts=tuple(now[one.at] for one in event.forecasts))
+    return record if event is None else EventRecord(event=event)
+
+
 if __name__ == "__main__":
-    asyncio.run(main())
+    if "--forecasts" in sys.argv:
+        forecast_again()
+    else:
+        asyncio.run(main())

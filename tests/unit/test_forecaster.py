@@ -15,9 +15,10 @@ from livemig.core.dirty_sample import DirtySample
 from livemig.core.event import DestinationRunning
 from livemig.core.forecaster import Forecaster
 from livemig.core.foreknowledge import Foreknowledge
+from livemig.core.last_step import last_step_of
 from livemig.core.link import Link
 from livemig.core.observation import Observation
-from livemig.core.past import PastMigration, fixed_downtime_of
+from livemig.core.past import PastMigration
 from livemig.core.plan import Plan
 from livemig.core.prediction import Forecast
 from livemig.core.rounds import Round
@@ -179,15 +180,36 @@ def test_intervals_learn_from_how_earlier_ones_turned_out():
     assert calibrate(missed, "start").total > 2
     assert calibrate(hit, "start").total < 1.3
     assert calibrate(missed, "round") == Calibration()
-    least, middle, most = stretched((9.0, 10.0, 11.0), 2.0)
-    assert (least, middle, most) == pytest.approx((8.1, 10.0, 12.1))
+    assert stretched((9.0, 10.0, 11.0), 2.0) == pytest.approx((8.0, 10.0, 12.0))
+    assert stretched((9.0, 10.0, 11.0), 2.0, least=3.0) == pytest.approx((4.0, 10.0, 16.0))
+    assert stretched((9.0, 10.0, 11.0), 4.0, offset=8.0)[0] > 8.0
+    told = msgspec.structs.replace(said, widened=(3.0, 1.0, 1.0))
+    edge = [past(total_s=11.0, forecasts=(told,)) for _ in range(30)]
+    assert calibrate(edge, "start").total == pytest.approx(3.0, rel=0.3)
 
 
-def test_the_fixed_part_is_believed_once_three_have_measured_it():
-    """And then rather too large."""
-    found = [past(fixed_downtime_s=value) for value in (0.004, 0.005)]
-    assert fixed_downtime_of(found) is None
-    assert fixed_downtime_of([*found, past(fixed_downtime_s=0.009)]) == 0.009
+def test_the_last_step_is_learned_as_a_whole():
+    """A fixed part and so much a byte, told apart by long and short ones; one that was delayed moves little."""
+    steps = [past(rest_bytes=size, downtime_s=0.004 + size / 1.2e9) for size in (0, 2**20, 2**24, 2**26, 2**27) * 3]
+    found = last_step_of([*steps, past(rest_bytes=2**20, downtime_s=0.2)], 1.5e9)
+    assert found.fixed_s == pytest.approx(0.004, rel=0.1)
+    assert found.bytes_s == pytest.approx(1.2e9, rel=0.1)
+    assert found.deviation < 0.15
+    blank = last_step_of([], 1.5e9)
+    assert blank.bytes_s == 1.5e9
+    assert blank.deviation > found.deviation
+
+
+def test_fresh_pages_are_learned_from_first_copies():
+    """One that its cap held back says only that more was possible."""
+    normal = np.array([0.0])
+    capped = [past(fresh_bytes_s=1e8, bandwidth_bytes_s=1e8) for _ in range(20)]
+    slow = [past(fresh_bytes_s=2e8, bandwidth_bytes_s=4e8) for _ in range(20)]
+    unknown, held, known = (
+        float(Link(4e8, some, same_host=True).fresh_bytes_s(normal, normal)[0]) for some in ([], capped, slow)
+    )
+    assert held >= 0.9 * unknown
+    assert known == pytest.approx(2e8, rel=0.15)
 
 
 def test_what_if_there_were_more_bandwidth():

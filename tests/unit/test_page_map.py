@@ -5,6 +5,8 @@ from __future__ import annotations
 import mmap
 import os
 
+import pytest
+
 from livemig.hosts.page_map import SEGMENT_COUNT, guest_mappings, touched_shares
 
 MIB = 2**20
@@ -16,13 +18,15 @@ MAPS = """\
 """
 
 
-def test_touched_parts_of_this_process_are_found():
-    """A quarter of a mapping was written to; the rest has no pages."""
+@pytest.mark.parametrize("advice", [mmap.MADV_NOHUGEPAGE, mmap.MADV_HUGEPAGE])
+def test_touched_parts_of_this_process_are_found(advice):
+    """A quarter of a mapping was written to; the rest was only read, as a sampling does, and is not the guest's."""
     size_bytes = 96 * MIB + 3 * mmap.PAGESIZE  # of a size that nothing else here has
     with mmap.mmap(-1, size_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
-        memory.madvise(mmap.MADV_NOHUGEPAGE)
+        memory.madvise(advice)
         for offset in range(0, size_bytes // 4, mmap.PAGESIZE):
             memory[offset] = 1
+        assert not any(memory[offset] for offset in range(48 * MIB, size_bytes, mmap.PAGESIZE))
         shares = touched_shares(os.getpid(), size_bytes)
     assert len(shares) == SEGMENT_COUNT
     assert all(share > 0.95 for share in shares[: SEGMENT_COUNT // 4 - 1])

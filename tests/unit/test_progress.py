@@ -10,10 +10,10 @@ from livemig.core.progress import PROGRESS_BEFORE_END, Progress
 from livemig.core.status import MigrationStatus
 
 
-def left(remaining_bytes: int | None, total_bytes: int | None = 1000) -> Observation:
+def left(remaining_bytes: int | None, total_bytes: int | None = 1000, time_s: float = 0.0) -> Observation:
     """A poll with so much left."""
     return Observation(
-        time_s=0.0, status=MigrationStatus.ACTIVE, remaining_bytes=remaining_bytes, total_bytes=total_bytes
+        time_s=time_s, status=MigrationStatus.ACTIVE, remaining_bytes=remaining_bytes, total_bytes=total_bytes
     )
 
 
@@ -34,6 +34,15 @@ def test_nothing_left_is_not_the_end():
     assert Progress().after(left(0)) == PROGRESS_BEFORE_END
 
 
+def test_it_follows_the_time_left_where_that_is_forecast():
+    """By the middle of the range; a later forecast of a longer way takes nothing back."""
+    progress = Progress()
+    assert progress.after(left(900, time_s=1.0), (2.0, 4.0)) == 0.25
+    assert progress.after(left(100, time_s=2.0), (1.0, 3.0)) == 0.5
+    assert progress.after(left(100, time_s=3.0), (5.0, 13.0)) == 0.5
+    assert progress.after(left(100, time_s=4.0), (0.0, 0.0)) == PROGRESS_BEFORE_END
+
+
 def test_no_counters_are_no_progress():
     """In `setup` there is nothing to count; a total of 0 divides nothing."""
     progress = Progress()
@@ -41,10 +50,13 @@ def test_no_counters_are_no_progress():
 
 
 @settings(max_examples=50, deadline=None)
-@given(st.lists(st.tuples(st.none() | st.integers(0, 2**45), st.none() | st.integers(0, 2**40))))
-def test_whatever_qemu_says_it_is_a_share_that_never_shrinks(counters):
-    """Also when more is left than there is memory."""
+@given(
+    st.lists(st.tuples(st.none() | st.integers(0, 2**45), st.none() | st.integers(0, 2**40), st.floats(-1, 1e6))),
+    st.none() | st.tuples(st.floats(0, 1e6), st.floats(0, 1e6)),
+)
+def test_whatever_qemu_says_it_is_a_share_that_never_shrinks(counters, left_s):
+    """Also when more is left than there is memory, and whatever is forecast."""
     progress = Progress()
-    shares = [progress.after(left(*one)) for one in counters]
+    shares = [progress.after(left(*one), left_s) for one in counters]
     assert shares == sorted(shares)
     assert all(0 <= share <= PROGRESS_BEFORE_END for share in shares)

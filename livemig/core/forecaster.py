@@ -6,6 +6,7 @@ and `link`.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Self
 
@@ -168,6 +169,12 @@ class Forecaster:
         if plan.bandwidth_bytes_s != self._plan.bandwidth_bytes_s:
             self._link = Link(plan.bandwidth_bytes_s, self._past, same_host=self._same_host)
         self._plan = plan
+
+    def snapshot(self) -> Self:
+        """Returns one that knows the same and learns nothing more of what this one is told."""
+        taken = copy.copy(self)
+        vars(taken).update(_samples=list(self._samples), _residuals=list(self._residuals), _link=self._link.snapshot())
+        return taken
 
     def forecast(self, at: str, time_s: float) -> Forecast:
         """Says what is to be expected as of now: the same for the same history, whatever was asked before."""

@@ -7,7 +7,9 @@ known of that.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,6 +64,12 @@ class Link:
             self._slots_bytes_s.append(throughput_bytes_s)
             del self._slots_bytes_s[:-SLOTS_KEPT]
             self._fresh_count = min(self._fresh_count + 1, SLOTS_KEPT) if fresh else 0
+
+    def snapshot(self) -> Self:
+        """Returns one that knows the same and takes no more slots."""
+        taken = copy.copy(self)
+        vars(taken).update(_slots_bytes_s=list(self._slots_bytes_s))
+        return taken
 
     @property
     def known(self) -> bool:

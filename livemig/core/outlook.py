@@ -24,7 +24,24 @@ if TYPE_CHECKING:
     from livemig.core.forecaster import Forecaster
 
 FORECAST_PERIOD_S = 1.0
-"""A full forecast takes some milliseconds in which nothing else is done: at most one in this time."""
+"""A full forecast takes some milliseconds of a processor: at most one in this time."""
+
+
+class Due:
+    """A forecast that is due; computing it may take a while, and later inputs change nothing about it.
+
+    Attributes:
+        at: What it is as of, such as ``round 1``.
+        time_s: When, in seconds since ``migrate``.
+    """
+
+    def __init__(self, forecaster: Forecaster, at: str, time_s: float) -> None:
+        self.at, self.time_s = at, time_s
+        self.forecaster = forecaster.snapshot()
+
+    def compute(self) -> Forecast:
+        """Returns the forecast; may be called in any thread."""
+        return self.forecaster.forecast(self.at, self.time_s)
 
 
 class Seen(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,11 +49,11 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         finished: The round that it ended, or None.
-        forecast: The forecast that was due, or None.
+        due: The forecast that is due, or None. What it said is given back with `Outlook.take`.
     """
 
     finished: Round | None = None
-    forecast: Forecast | None = None
+    due: Due | None = None
 
 
 class Outlook:
@@ -44,7 +61,7 @@ class Outlook:
 
     Attributes:
         rounds: The passes that ended.
-        forecasts: What was said so far, in order.
+        forecasts: What was given back so far, in order.
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -53,8 +70,9 @@ class Outlook:
         self._plan = plan
         self._tracker = RoundTracker()
         self._forecaster: Forecaster | None = None
+        self._latest: Due | None = None
         self._stopped_s: float | None = None
-        self._forecast_s = 0.0
+        self._due_s = 0.0
 
     @property
     def round_number(self) -> int:
@@ -66,7 +84,7 @@ class Outlook:
         self._tracker.note_sync(count)
 
     def step(self, item: Input) -> Seen:
-        """Takes one input; returns the round that it ended and the forecast that was due."""
+        """Takes one input; returns the round that it ended and the forecast that is due."""
         match item:
             case Prepared():
                 return self._prepared(item)
@@ -96,25 +114,28 @@ class Outlook:
 
     def left_s(self, time_s: float) -> tuple[float, float] | None:
         """Returns the time left as a range in seconds, the 5 % and 95 % quantiles; None when nothing is known."""
-        if self._forecaster is None:
-            return None
-        return self._forecaster.left_s(time_s)
+        return None if self._latest is None else self._latest.forecaster.left_s(time_s)
 
-    def commit(self) -> Forecast | None:
-        """Returns the forecast as of the source's STOP, once; None when it never stopped.
+    def take(self, due: Due, forecast: Forecast) -> None:
+        """Takes what was computed."""
+        self._latest = due
+        self.forecasts.append(forecast)
+
+    def commit(self) -> Due | None:
+        """Returns the forecast that is due as of the source's STOP, once; None when it never stopped.
 
         Asked for only once the guest runs again: what nobody can act on need not lengthen the downtime.
         """
         if self._forecaster is None or self._stopped_s is None:
             return None
         stopped_s, self._stopped_s = self._stopped_s, None
-        return self._forecast("commit", stopped_s)
+        return Due(self._forecaster, "commit", stopped_s)
 
     def _prepared(self, item: Prepared) -> Seen:
         from livemig.core.forecaster import Forecaster
 
         self._forecaster = Forecaster.knowing(self._plan, item.memory_bytes, item.known)
-        return Seen(forecast=self._forecast("start", item.time_s))
+        return Seen(due=Due(self._forecaster, "start", item.time_s))
 
     def _observed(self, item: Observed) -> Seen:
         observation = item.observation
@@ -126,9 +147,10 @@ class Outlook:
             return Seen()
         self.rounds.append(finished)
         self._forecaster.round_completed(finished)
-        if len(self.rounds) > 1 and item.time_s - self._forecast_s < FORECAST_PERIOD_S:
+        if len(self.rounds) > 1 and item.time_s - self._due_s < FORECAST_PERIOD_S:
             return Seen(finished=finished)
-        return Seen(finished=finished, forecast=self._forecast(f"round {finished.number}", item.time_s))
+        self._due_s = item.time_s
+        return Seen(finished=finished, due=Due(self._forecaster, f"round {finished.number}", item.time_s))
 
     def _counts(self, observation: Observation) -> bool:
         """What goes over in the switchover is no round."""
@@ -142,10 +164,3 @@ class Outlook:
         if self._forecaster is not None:
             self._forecaster.tuned(self._plan)
         return Seen()
-
-    def _forecast(self, at: str, time_s: float) -> Forecast:
-        assert self._forecaster is not None  # noqa: S101  # the callers ask
-        forecast = self._forecaster.forecast(at, time_s)
-        self.forecasts.append(forecast)
-        self._forecast_s = time_s
-        return forecast

@@ -22,12 +22,14 @@ from livemig.core.outlook import Outlook
 from livemig.core.phases import TRANSITIONS, Phase
 from livemig.core.plan import Plan, PlanChange
 from livemig.core.policy import STOPPED_BY_QEMU, Decision, Policy
+from livemig.core.prediction import Forecast
 from livemig.core.progress import Progress
 from livemig.core.rounds import Round
 from livemig.core.rule import Rule
 from livemig.core.status import MigrationStatus, RunState
 from livemig.core.trace import DecisionRecord, EventRecord, InputRecord, worth_recording
 from livemig.engine.act import carry_out, carry_out_once_there
+from livemig.engine.look_ahead import LookAhead
 from livemig.engine.recorder import TraceRecorder
 from livemig.engine.return_of_monitor import return_of
 from livemig.engine.side import Side, SideName
@@ -72,6 +74,7 @@ class LiveMigration:
     ) -> None:
         self.policy = Policy(plan, rule)
         self.outlook = Outlook(plan)
+        self.look_ahead = LookAhead(self.outlook, self._tell_forecast)
         self.warnings: list[str] = []
         self.last: Observation | None = None
         self.stopped: MonitorEvent | None = None
@@ -135,7 +138,7 @@ class LiveMigration:
             takes_switchover_bandwidth=takes_switchover_bandwidth,
         )
         decision = self.step(item)
-        self._look_ahead(item)
+        self.look_ahead.begin(item)
         return decision.actions
 
     async def drive(self, migrate: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -295,22 +298,13 @@ class LiveMigration:
             )
         )
 
-    def tell_commit(self) -> None:
-        """Tells what was to be expected at the source's STOP; asked for only once the guest runs again."""
-        forecast = self.outlook.commit()
-        if forecast is not None:
-            self.tell(events.Forecasted(time_s=forecast.time_s, forecast=forecast))
+    def _tell_forecast(self, forecast: Forecast) -> None:
+        self.tell(events.Forecasted(time_s=self.now_s, forecast=forecast))
 
     def _handle(self, item: inputs.Input) -> Round | None:
-        """Decides and acts, and only then looks ahead, which takes longer; returns the round that the input ended."""
+        """Decides and acts, and only then looks ahead; returns the round that the input ended."""
         self._perform(self.step(item))
-        return self._look_ahead(item)
-
-    def _look_ahead(self, item: inputs.Input) -> Round | None:
-        seen = self.outlook.step(item)
-        if seen.forecast is not None:
-            self.tell(events.Forecasted(time_s=item.time_s, forecast=seen.forecast))
-        return seen.finished
+        return self.look_ahead.take(item)
 
     def step(self, item: inputs.Input) -> Decision:
         """Asks the policy; writes the question and the answer to the trace and tells the answer."""

@@ -236,6 +236,7 @@ class Run:
                 raise NeverConnectedError(self._reason(verdict, settlement), silent=connecting.silent)
         if verdict.outcome is Outcome.FAILED and self._launched is not None:
             self._destination_words = await self._launched.read_stderr()
+        await self.live.look_ahead.finish()
         report = self._report(verdict, settlement, downtime)
         await self._foresight.keep(
             report,
@@ -280,7 +281,7 @@ class Run:
         )
         self._handover.resumed(self.live.started_s + self._resumed_s)
         self._figures = await final_figures(self._source.monitor) or self._figures
-        self.live.tell_commit()
+        await self.live.look_ahead.commit()
         return downtime
 
     async def _evidence(self) -> Evidence:

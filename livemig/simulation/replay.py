@@ -9,7 +9,7 @@ import msgspec
 
 from livemig.core.errors import TraceError
 from livemig.core.event import Forecasted
-from livemig.core.outlook import Outlook
+from livemig.core.outlook import Due, Outlook
 from livemig.core.policy import Decision, Policy
 from livemig.core.prediction import Forecast, Interval
 from livemig.core.trace import (
@@ -100,7 +100,7 @@ def replay(records: Iterable[TraceRecord]) -> Replay:
                 decision = policy.step(record.input)
                 if worth_recording(decision):
                     replayed[input_count] = decision
-                outlook.step(record.input)
+                _forecast(outlook, outlook.step(record.input).due)
             case DecisionRecord():
                 recorded[input_count] = record.decision
             case EventRecord(event=Forecasted(forecast=forecast)):
@@ -114,7 +114,7 @@ def replay(records: Iterable[TraceRecord]) -> Replay:
         for number in sorted(recorded.keys() | replayed.keys())
         if recorded.get(number) != replayed.get(number)
     )
-    outlook.commit()
+    _forecast(outlook, outlook.commit())
     return Replay(
         header=header,
         input_count=input_count,
@@ -123,6 +123,11 @@ def replay(records: Iterable[TraceRecord]) -> Replay:
         forecasts=tuple(outlook.forecasts),
         forecast_differences=_forecast_differences(forecasts, outlook.forecasts),
     )
+
+
+def _forecast(outlook: Outlook, due: Due | None) -> None:
+    if due is not None:
+        outlook.take(due, due.compute())
 
 
 def _forecast_differences(recorded: list[Forecast], replayed: list[Forecast]) -> tuple[ForecastDifference, ...]:

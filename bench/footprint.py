@@ -92,7 +92,7 @@ def footprint(
 async def _measure(
     settings: MachineSettings, count: int, duration_s: float, bandwidth_bytes_s: float, samples: list[Footprint]
 ) -> None:
-    options = ("--deadline", f"{duration_s}s", "--bandwidth", f"{bandwidth_bytes_s}B/s")
+    options = ("--keep-trying", "--deadline", f"{duration_s}s", "--bandwidth", f"{bandwidth_bytes_s}B/s")
     with tempfile.TemporaryDirectory(prefix="livemig-bench-") as folder:
         warm_up(Path(folder))
         async with TravellingGuest(settings, Path(folder)) as guest:

@@ -33,7 +33,8 @@ Exit codes:
 
 RUN_EPILOG = f"""\b
 ADDR is where a QEMU's QMP monitor is: PATH, unix:PATH, ssh://[USER@]HOST[:PORT]/PATH
-or tcp:HOST:PORT. By SSH nothing is installed on the host; keys and known hosts are those of your ssh.
+or tcp:HOST:PORT. By SSH nothing is installed on the host; keys and known hosts are those of
+your ssh.
 Both QEMUs need one of their own: -qmp unix:PATH,server=on,wait=off. One that waits is
 started with the source's options and with -S -incoming defer.
 

@@ -7,6 +7,7 @@ import contextlib
 import os
 import signal
 import socket
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -127,11 +128,14 @@ async def test_socket_without_permission_is_refused(tmp_path: Path) -> None:
         pytest.fail("needs root, to become another user")
     folder = tmp_path / "private"
     folder.mkdir(mode=0o700)
-    async with listener(folder / "qmp", greeting=GREETING) as path:
-        ran = await livemig(
-            *("run", "--src-qmp", str(path), "--dst-qmp", str(tmp_path / "nothing")),
-            prefix=("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--bounding-set=-all"),
-        )
+    with tempfile.TemporaryDirectory() as state:
+        Path(state).chmod(0o777)
+        async with listener(folder / "qmp", greeting=GREETING) as path:
+            ran = await livemig(
+                *("run", "--src-qmp", str(path), "--dst-qmp", str(tmp_path / "nothing")),
+                prefix=("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--bounding-set=-all"),
+                env={**os.environ, "XDG_STATE_HOME": state},
+            )
     assert ran.code == 2, ran.stderr
     assert "permission denied" in ran.complaint
     assert str(path) in ran.complaint

@@ -39,6 +39,7 @@ class Between:
         self.source: Machine
         self.destination = self._place(lab.b)
         self._stack = AsyncExitStack()
+        self._run_ids: list[str] = []
 
     async def start(self, workload: Workload = IDLE, *arguments: str, memory_bytes: int = 128 * MiB) -> None:
         """Starts the source; returns once the guest works and beats."""
@@ -71,6 +72,7 @@ class Between:
             destination=destination or self.address(self.lab.b),
             trace_path=trace_path,
         )
+        self._run_ids.append(migrating.id)
         async with migrating as migration:
             async for event in migration:
                 seen.append(event)
@@ -108,7 +110,9 @@ class Between:
                 stderr=asyncio.subprocess.PIPE,
             )
         output, errors = await process.communicate()
-        return process.returncode or 0, [json.loads(line) for line in output.splitlines()], errors.decode()
+        lines = [json.loads(line) for line in output.splitlines()]
+        self._run_ids += [line["id"] for line in lines if "id" in line]
+        return process.returncode or 0, lines, errors.decode()
 
     async def assert_arrived(self) -> None:
         """The guest runs at the destination alone, its memory as it wrote it, and goes on beating."""
@@ -119,7 +123,7 @@ class Between:
         verdict = await self.destination.serial.ask_verdict()
         assert verdict.good, verdict
         assert self.heartbeat.problems == []
-        assert leftovers(self.lab) == []
+        assert self.leftovers() == []
 
     async def assert_stayed(self) -> None:
         """The guest runs at the source as before; nothing of a destination is left on the other host."""
@@ -128,13 +132,17 @@ class Between:
         assert verdict.good, verdict
         assert self.heartbeat.problems == []
         assert self.destination.left_behind == []
-        assert leftovers(self.lab) == []
+        assert self.leftovers() == []
 
     async def _attach(self) -> None:
         try:
             _ = self.destination.pid
         except livemig.LivemigError:
             await self.destination.attach()
+
+    def leftovers(self) -> list[Path]:
+        """Folders of keys and sockets of this guest's runs; both hosts see this machine's /tmp."""
+        return [path for run_id in self._run_ids for path in Path("/tmp").glob(f"livemig-{run_id}*")]
 
     async def stop(self) -> None:
         """Ends all machines."""
@@ -146,10 +154,3 @@ class Between:
         place = LaunchedMachine(folder=host.private_folder_outside, name="vm", heartbeat=self.heartbeat)
         place.serial = SerialLine(host.private_folder_outside / "vm.serial", name="vm", heartbeat=self.heartbeat)
         return place
-
-
-def leftovers(lab: TwoHosts) -> list[Path]:
-    """Folders of keys and sockets; both hosts see this machine's /tmp."""
-    del lab
-    folders = Path("/tmp").glob("livemig-????????-??????????")
-    return [path for path in folders if any(path.glob("*.psk")) or any(path.glob("*.sock"))]

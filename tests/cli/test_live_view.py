@@ -20,9 +20,9 @@ async def test_view_on_a_terminal(pair: Pair, columns: int) -> None:
     """All that matters is on the screen while it runs; at the end only the closing lines stand there."""
     await pair.start(HOT)
     screen = Screen(columns)
-    limits = ("--bandwidth", "60MiB/s", "--downtime-limit", "310ms", "--deadline", "2500ms", "--at-deadline", "pause")
-    limits += ("--keep-trying",)
-    assert await screen.run(*run_arguments(pair, *limits)) == 0
+    limits = ("--bandwidth", "60MiB/s", "--downtime-limit", "310ms", "--deadline", "2500ms")
+    ending = ("--at-deadline", "pause", "--keep-trying")
+    assert await screen.run(*run_arguments(pair, *limits, *ending)) == 0
 
     middle = [" ".join(picture.split()) for picture in screen.pictures if "round" in picture and "dirtied" in picture]
     assert len(middle) > 3

@@ -137,7 +137,7 @@ class LiveView:
         head = Table.grid(expand=True, padding=(0, 1))
         head.add_column(ratio=1)
         head.add_column(justify="right", no_wrap=True)
-        head.add_row(Text(self._phase, style="bold"), f"{format_duration(max(time_s, 0.0))} elapsed{self._left()}")
+        head.add_row(Text(self._phase, style="bold"), f"{format_duration(max(time_s, 0.0))} elapsed")
         parts: list[RenderableType] = [Text(self._title, style="dim", no_wrap=True, overflow="ellipsis"), head]
         if self._phase == _PROBATION:
             parts.append(_Bar(1.0, "green", label=f"{1:5.0%}"))
@@ -146,13 +146,6 @@ class LiveView:
         if self._decision:
             parts.append(Text(self._decision, style="italic"))
         return Group(*parts)
-
-    def _left(self) -> str:
-        """The time left as the forecast has it: a range, for that is what is known."""
-        if self._seen is None or self._seen.left_s is None or self._phase != _PHASES[Phase.PRECOPY]:
-            return ""
-        least, most = (format_duration(time_s) for time_s in self._seen.left_s)
-        return f", {most} left" if least == most else f", {least} to {most} left"
 
     def _figures(self, seen: events.Progressed) -> RenderableType:
         sending, dirtied = seen.throughput_bytes_s, seen.newly_dirtied_bytes_s
@@ -172,6 +165,8 @@ class LiveView:
         row("dirtied", _rate(dirtied), _Bar(_share(dirtied, most_bytes_s), "yellow" if losing else "green"))
         row("left", format_size(seen.remaining_bytes), Text(self._history(), style="dim"))
         row("sent", f"{format_size(seen.sent_bytes)}, round {seen.round_number}")
+        if seen.left_s is not None:
+            row("time left", _range(*seen.left_s))
         row("downtime", *_downtime(seen))
         return table
 
@@ -211,6 +206,12 @@ class _Bar:
 
 def _phase_words(phase: Phase | str) -> str:
     return _PHASES.get(Phase(phase), str(phase))
+
+
+def _range(least_s: float, most_s: float) -> str:
+    """The time left as the forecast has it: a range, for that is what is known."""
+    least, most = format_duration(least_s), format_duration(most_s)
+    return most if least == most else f"{least} to {most}"
 
 
 def _share(part: float | None, whole: float) -> float:

@@ -33,6 +33,7 @@ async def test_view_on_a_terminal(pair: Pair, columns: int) -> None:
         r"dirtied \d+\.\d [KM]iB/s",
         r"left \d+\.\d MiB",
         r"sent \d+\.\d MiB, round [1-9]",
+        r"time left \d+(\.\d+)? m?s( to \d+(\.\d+)? m?s)?",
         r"downtime .{4,9} of 310 ms allowed",
         r"\d+(\.\d+)? m?s elapsed",
         r"QEMU counts: bandwidth 60\.0 MiB/s",

@@ -162,7 +162,7 @@ async def test_cancelling_a_connect_leaves_nothing(fake: FakeQemu) -> None:
         "tcp:host:65536",
         "tcp:::1:4444",
         "tcp:a b:1",
-        "ssh://host/run/qmp",
+        "ssh://host",
         "/run/qmp,server=on,wait=off",
         "/" + "x" * 120,
         "/run/\0",

@@ -311,7 +311,7 @@ async def test_link_fails_while_copying(pair: Pair, fault: str, monkeypatch) -> 
 @pytest.mark.parametrize("fault", ["cut", "black hole"])
 async def test_link_fails_after_stop(pair: Pair, fault: str, monkeypatch) -> None:
     """The link dies while the guest stands still: the source is freed within the bound, and the guest runs there."""
-    await pair.start(msgspec.structs.replace(LOADED, working_set_bytes=12 * MiB, dirty_rate_bytes_s=400 * MiB))
+    await pair.start(msgspec.structs.replace(LOADED, working_set_bytes=4 * MiB, dirty_rate_bytes_s=400 * MiB))
     async with await Monitor.connect(str(pair.source.spare_qmp_path)) as monitor:
         with monitor.subscribe("STOP", "RESUME") as stream:
             async with Proxy.between(monkeypatch, bytes_s=60 * MiB) as proxy:

@@ -17,8 +17,6 @@ from tests.engine.pair import IDLE
 from tests.ssh.between import Between
 
 pytestmark = pytest.mark.qemu
-GAP_MOST_S = 2.0
-"""The guest's longest silence: 1 s by the design, and as much again for a busy machine of two processors."""
 
 
 class Strangers:

@@ -18,7 +18,7 @@ from livemig.qemu.inventory import Inventory
 from livemig.qemu.monitor import Monitor
 
 AGENT_PORT = "org.qemu.guest_agent.0"
-ANSWER_BOUND_S = 3.0
+ANSWER_BOUND_S = 10.0
 _DELIMITER = b"\xff"
 _REPLY_BYTES_MOST = 1 << 20
 

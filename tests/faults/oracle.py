@@ -184,6 +184,8 @@ def _unsettled(path: Path) -> list[str]:
     if not path.exists():
         return []
     with contextlib.closing(sqlite3.connect(path)) as connection:
+        if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'run'").fetchone():
+            return []  # made on a full disk: nothing was begun
         return [f"run {row[0]} in the journal" for row in connection.execute("SELECT id FROM run WHERE settled = 0")]
 
 

@@ -42,7 +42,7 @@ async def test_sessions_memory_and_disk_survive_ten_moves() -> None:
         assert flow.problems == (), name
     for flow in (*(flows[f"echo{number}"] for number in range(1, 5)), flows["second card"]):
         assert flow.sent == flow.received > 100 * MOVES
-    assert all(flows[name].received > 20 * MOVES for name in ("stream1", "stream2", "udp1", "journal"))
+    assert all(flows[name].received > 5 * MOVES for name in ("stream1", "stream2", "udp1", "journal"))
 
 
 async def test_narrow_link_and_the_clock_over_ssh() -> None:

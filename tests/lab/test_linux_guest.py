@@ -36,7 +36,7 @@ async def test_sessions_memory_and_disk_survive_ten_moves() -> None:
             travels.check_journal(watching.acknowledged)
             assert travels.guest.host.name == "BA"[number % 2]
         flows = await watching.end() | {"second card": (await second.end())["echo1"]}
-        travels.check_guest()
+        await travels.check_guest()
         travels.check_journal(flows["journal"].received)
     for name, flow in flows.items():
         assert flow.problems == (), name
@@ -63,7 +63,7 @@ async def test_narrow_link_and_the_clock_over_ssh() -> None:
         flows = await watching.end()
         assert [flow.problems for flow in flows.values()] == [(), ()]
         assert flows["echo1"].sent == flows["echo1"].received
-        travels.check_guest()
+        await travels.check_guest()
 
 
 def test_records_are_the_workloads() -> None:

@@ -28,6 +28,7 @@ from livemig.core.scan import (
     roll,
     sync,
 )
+from livemig.core.settings import guard_bytes_s
 
 Array = NDArray[np.float64]
 
@@ -101,12 +102,13 @@ def before_start(expected: Expectations, touched_pages: Array, page_count: float
     each = page_count / SEGMENT_COUNT
     touched = np.clip(touched_pages / each, 0.0, 1.0)
     costs = np.tile(touched + (1.0 - touched) * ZERO_SENT_BYTES / PAGE_SENT_BYTES, (count, 1))
+    guarded = guard_bytes_s(round(page_count * 4096)) is not None
     late = np.arange(count) % GUARD_LATE_PARTICLES == GUARD_LATE_PARTICLES // 2
-    guard_s = np.where(late, GUARD_S + CAPPED_SLOT_S, GUARD_S)
+    guard_s = np.where(late, GUARD_S + CAPPED_SLOT_S, GUARD_S) if guarded else np.zeros(count)
     return Particles(
         slot_s=guard_s,
-        short_s=_first_slot_short_s(expected),
-        used_pages=np.full(count, -float(GUARD_SENT_PAGES)),
+        short_s=_first_slot_short_s(expected) if guarded else np.zeros(count),
+        used_pages=np.full(count, -float(GUARD_SENT_PAGES) if guarded else 0.0),
         used_s=np.zeros(count),
         sent_bytes=np.full(count, OVERHEAD_BYTES),
         guest_time_s=guard_s,

@@ -149,10 +149,11 @@ class Policy:
         self._limits.takes_switchover_bandwidth = seen.takes_switchover_bandwidth
         self._progress_time_s = seen.time_s
         self._wanted, self._begun = self._rule.begin(self.plan, seen), True
+        guard = " until QEMU has counted its first slot, lest it stop the guest too early"
         return self._decide(
             *self._settings(),
-            reason=f"begin with {self._limits.bandwidth_words(self.plan)} until QEMU has counted its first slot, lest "
-            f"it stop the guest too early; {self._wanted.reason}",
+            reason=f"begin with {self._limits.bandwidth_words(self.plan)}{guard if self._limits.guarded else ''}; "
+            f"{self._wanted.reason}",
         )
 
     def _observed(self, seen: Observed) -> Decision:

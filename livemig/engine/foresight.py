@@ -21,6 +21,7 @@ from livemig.core.outcome import Outcome
 from livemig.core.past import PastMigration
 from livemig.core.plan import Plan
 from livemig.core.report import Report
+from livemig.core.settings import guard_bytes_s
 from livemig.core.status import RunState
 from livemig.engine.history import History, guest_key, hosts_key, state_folder
 from livemig.engine.sampling import Sampling, sample_guest
@@ -138,7 +139,7 @@ class Foresight:
             throughput_bytes_s=throughput_bytes_s if report.plan.bandwidth_bytes_s is None else None,
             switchover_bytes_s=switchover_bytes_s if report.rounds else None,
             rest_bytes=switchover_sent_bytes if report.rounds or (switchover_sent_bytes or 0) < SMALL_BYTES else None,
-            fresh_bytes_s=_fresh_bytes_s(report),
+            fresh_bytes_s=_fresh_bytes_s(report, self._source.facts.memory_bytes),
             fixed_downtime_s=report.fixed_downtime_found_s,
             total_s=report.total_s if completed else None,
             downtime_s=None if downtime is None else downtime.total_s,
@@ -163,12 +164,12 @@ class Foresight:
         return await self._source.host.touched_shares(process.pid, self._source.facts.memory_bytes)
 
 
-def _fresh_bytes_s(report: Report) -> float | None:
+def _fresh_bytes_s(report: Report, memory_bytes: int) -> float | None:
     """What the first copy went with, once the guard of its first slot was gone; None when it was too short to tell."""
     if not report.rounds or report.rounds[0].number != 1:
         return None
     first = report.rounds[0]
-    going_s = first.start_s + first.duration_s - GUARDED_S
+    going_s = first.start_s + first.duration_s - (GUARDED_S if guard_bytes_s(memory_bytes) is not None else 0.0)
     return first.sent_bytes / going_s if going_s > FIRST_COPY_LEAST_S else None
 
 

@@ -169,8 +169,14 @@ def test_a_change_of_phase_is_explained_also_when_a_poll_sees_it():
 
 @pytest.mark.parametrize(
     ("memory_bytes", "guard_bytes_s"),
-    [(16 * MiB, 2e6), (256 * MiB, 65536 * 9 / 0.2), (3072 * MiB, 3072 * 256 * 9 / 0.2), (2**40, 64.0 * MiB), (0, 2e6)],
-    ids=["16 MiB", "256 MiB", "3 GiB", "1 TiB", "unknown"],
+    [
+        (16 * MiB, 2e6),
+        (256 * MiB, 65536 * 9 / 0.2),
+        (3072 * MiB, 3072 * 256 * 9 / 0.2),
+        (7 * 2**30, 64.0 * MiB),
+        (0, 2e6),
+    ],
+    ids=["16 MiB", "256 MiB", "3 GiB", "7 GiB", "unknown"],
 )
 def test_the_guard_stretches_a_pass_of_zero_pages_over_the_first_slot(memory_bytes, guard_bytes_s):
     """Before `migrate` the bandwidth is low enough that not even a guest of zero pages is through in one slot."""
@@ -181,10 +187,19 @@ def test_the_guard_stretches_a_pass_of_zero_pages_over_the_first_slot(memory_byt
     assert bandwidth.bandwidth_bytes_s == pytest.approx(guard_bytes_s)
 
 
+def test_a_large_guest_needs_no_guard():
+    """A pass over 8 GiB takes longer than the first slot whatever it finds: it goes at the full rate from the start."""
+    play = Play()
+    assert play(Prepared(time_s=0.0, memory_bytes=8 * 2**30))[1] == SetBandwidth(bandwidth_bytes_s=None)
+    assert "first slot" not in play.reason
+    play(said(0.01, "active"))
+    assert play(seen(0.15, throughput_bytes_s=1e9, remaining_bytes=2**33)) == ()
+
+
 def test_the_guard_is_never_above_the_users_cap():
     """A cap below the guard holds from the first byte, and its words say so."""
     play = Play(Plan(bandwidth_bytes_s=1e6))
-    assert play(Prepared(time_s=0.0, memory_bytes=2**40))[1] == SetBandwidth(bandwidth_bytes_s=1e6)
+    assert play(Prepared(time_s=0.0, memory_bytes=7 * 2**30))[1] == SetBandwidth(bandwidth_bytes_s=1e6)
     assert "begin with bandwidth 976.6 KiB/s" in play.reason
 
 

@@ -75,7 +75,7 @@ async def release_lock(side: Side, run_id: str, other_addresses: tuple[str, ...]
             async with await Monitor.connect(address, name=side.name, timeout_s=LOCK_BOUND_S, way=way) as monitor:
                 await _take_off(monitor, run_id)
                 return None
-    if await side.is_gone():
+    if await side.has_died():
         return None
     return f"the lock of run {run_id} may still be on the {side.name}: `livemig recover {run_id}` ({reason})"
 

@@ -98,7 +98,7 @@ class Preparation:
                     await side.reconnect(RECONNECT_BOUND_S)
                 self.notes += [f"{side.name}: {failure}" for failure in await side.settings.restore()]
             except LivemigError as error:
-                if not await side.is_gone():
+                if not await side.has_died():
                     self.notes.append(f"{side.name}: migration settings may not be as before: {error}")
 
     async def _undo(self) -> None:

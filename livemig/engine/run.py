@@ -227,8 +227,8 @@ class Run:
             self._recorder.release()
         verdict = await settlement.run()
         await self._put_back(verdict)
-        if await self._guest_side_is_gone(verdict):
-            verdict = await settlement.run()  # it died at the last moment: say what is so now
+        if await self._must_look_again(verdict):
+            verdict = await settlement.run()  # it may have died at the last moment: say what is so now
         if self.live.last is None:
             await connecting.give_up()
             failed = verdict.outcome is Outcome.FAILED and self.live.policy.cancel_reason is None
@@ -338,10 +338,11 @@ class Run:
         for note in (*self._claim.left, *self._claim.notes):
             self.live.warn(note)
 
-    async def _guest_side_is_gone(self, verdict: Verdict) -> bool:
+    async def _must_look_again(self, verdict: Verdict) -> bool:
+        """Whether the side that is said to have the guest may have ended since: a monitor closes before its process."""
         sides = {RunningOn.SOURCE: self._source, RunningOn.DESTINATION: self._destination}
         side = sides.get(verdict.running_on or RunningOn.UNKNOWN)
-        return side is not None and await side.is_gone()
+        return side is not None and (side.monitor.closed or await side.is_gone())
 
     def _report(self, verdict: Verdict, settlement: Settlement, downtime: Downtime | None) -> Report:
         outcome = verdict.outcome or Outcome.UNKNOWN

@@ -26,6 +26,8 @@ SideName = Literal["source", "destination"]
 QUIT_BOUND_S = 5.0
 REMOTE_QUIT_BOUND_S = 15.0
 """With time to log in again."""
+DYING_BOUND_S = 0.5
+"""How long a process may live on after its monitor closed: the kernel frees a guest's memory in between."""
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
@@ -107,6 +109,12 @@ class Side:
     async def is_gone(self) -> bool:
         """Whether its process is proven to have ended."""
         return self.process is not None and await self.process.is_gone()
+
+    async def has_died(self) -> bool:
+        """As `is_gone`; where its monitor has closed, a process that is just ending gets a moment for it."""
+        if await self.is_gone():
+            return True
+        return self.monitor.closed and self.process is not None and await self.process.wait_gone(DYING_BOUND_S)
 
     @property
     def may_return(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,8 @@ class FaultyQemu(FakeQemu):
 
     Attributes:
         die_at: The in-band command, counted over all connections, that it dies at instead of answering.
+        die_at_name: The same by its name.
+        lingers_s: How long its process lives on after its sockets closed, as one that frees a large memory does.
         count: The commands so far.
         lost_events: Names of events that never come.
     """
@@ -35,6 +37,8 @@ class FaultyQemu(FakeQemu):
     def __init__(self, path: Path, *, faults: Faults | None = None, **state: Any) -> None:
         super().__init__(path, faults=faults, **state)
         self.die_at: int | None = None
+        self.die_at_name = ""
+        self.lingers_s = 0.0
         self.count = 0
         self.lost_events: set[str] = set()
         switch_over = self.migration._switch_over
@@ -54,7 +58,7 @@ class FaultyQemu(FakeQemu):
     def answer(self, command: str, arguments: JSON) -> Any:
         """As QEMU does, or not at all."""
         self.count += 1
-        if self.count == self.die_at:
+        if self.count == self.die_at or command == self.die_at_name:
             for client in self._clients:
                 client.close()
             self.spawn(self.die())
@@ -82,7 +86,11 @@ class FakePair:
         self.seen: list[Event] = []
 
     async def migrate(
-        self, plan: livemig.Plan = PLAN, *, cancel_at: str | None = None
+        self,
+        plan: livemig.Plan = PLAN,
+        *,
+        cancel_at: str | None = None,
+        on_event: Callable[[Event], None] = lambda _event: None,
     ) -> livemig.Report | LivemigError:
         """Moves the guest; returns the report, or why it was refused. Anything else that is raised fails the test."""
         migration = livemig.migrate(plan, source=self.source.path, destination=self.destination.path)
@@ -94,6 +102,7 @@ class FakePair:
             try:
                 async for event in migration:
                     self.seen.append(event)
+                    on_event(event)
                     if type(event).__name__ == cancel_at:
                         migration.cancel("the test cancels")
             finally:
@@ -155,6 +164,7 @@ async def _process_of(fake: FaultyQemu) -> AsyncIterator[None]:
             return_when=asyncio.FIRST_COMPLETED,
         )
         if process.returncode is None:
+            await asyncio.sleep(fake.lingers_s)
             process.kill()
         await process.wait()
         await fake.die()

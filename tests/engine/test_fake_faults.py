@@ -12,7 +12,9 @@ import pytest
 
 import livemig
 from livemig.core.errors import ConnectError, LivemigError, RefusedError
-from livemig.core.event import Progressed, RoundCompleted
+from livemig.core.event import Event, Progressed, RoundCompleted, Settling
+from livemig.engine import settle
+from livemig.engine import side as run_side
 from livemig.qemu.monitor import Monitor
 from tests.engine.fake_pair import PLAN, FakePair, compare_nothing, fake_pair, shorten_bounds
 from tests.qmp.fake_migration import FakeGuest
@@ -100,6 +102,29 @@ async def test_one_dies_at_any_command(side: str, cancel_at: str | None) -> None
     ends = await each({f"{side} dies at {number}": dies_at(number) for number in range(1, 41)}, cancel_at=cancel_at)
     wanted = {"source": {"refused", "unknown"}, "destination": {"refused", "cancelled"}}
     assert outcomes(ends) >= (wanted[side] if cancel_at else {"refused", "unknown", "completed"})
+
+
+@pytest.mark.parametrize("last", ["migrate-set-parameters", "object-del"])
+async def test_source_dies_when_all_is_given_back(last: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its process outlives its sockets a little: the report must not say that the guest runs in it, nor what is left.
+
+    The first ``migrate-set-parameters`` of all is before ``migrate``; the one that puts back comes after the verdict.
+    """
+    monkeypatch.setattr(settle, "OBSERVE_BOUND_S", 10.0)
+    monkeypatch.setattr(run_side, "DYING_BOUND_S", 10.0)
+    async with fake_pair() as pair:
+
+        def dies_from_now_on(event: Event) -> None:
+            if isinstance(event, Settling) or last == "object-del":
+                pair.source.die_at_name = last
+
+        pair.source.lingers_s = 0.3
+        end = await pair.migrate(cancel_at="Progressed", on_event=dies_from_now_on)
+        pair.check(end)
+        assert isinstance(end, livemig.Report)
+        assert pair.source.state == "gone"
+        assert (end.outcome, end.running_on) == (livemig.Outcome.UNKNOWN, livemig.RunningOn.NONE)
+        assert end.warnings == ()
 
 
 @pytest.mark.parametrize("side", SIDES)

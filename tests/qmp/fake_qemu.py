@@ -81,7 +81,7 @@ class FakeQemu:
         self.autostart = not paused
         self.capabilities = dict.fromkeys(fake_data.CAPABILITIES, False)
         self.parameters = dict(fake_data.PARAMETERS)
-        self.objects: dict[str, str] = {}
+        self.objects: dict[str, JSON] = {}
         self.migration = FakeMigration(self, guest or FakeGuest())
         self.gone = asyncio.Event()
         self._clients: list[_Client] = []
@@ -280,8 +280,14 @@ class FakeQemu:
     def _do_object_add(self, id: str, **properties: Any) -> JSON:  # noqa: A002
         if id in self.objects:
             raise Refused(f"attempt to add duplicate property '{id}' to object (type 'container')")
-        self.objects[id] = properties["qom_type"]
+        self.objects[id] = properties
         return {}
+
+    def _do_qom_get(self, path: str, property: str) -> Any:  # noqa: A002
+        found = self.objects.get(path.removeprefix("/objects/"), {})
+        if property not in found:
+            raise Refused(f"Property '{path}.{property}' not found")
+        return found[property]
 
     def _do_object_del(self, id: str) -> JSON:  # noqa: A002
         if self.objects.pop(id, None) is None:

@@ -309,6 +309,8 @@ class Forecaster:
         rounds = len(self._samples) - self._sampled_count
         if rounds:
             parts.append(f"{rounds} round{'s' * (rounds != 1)}")
+        if not self._touched_known and self._round is None:
+            parts.append("all memory taken as touched")
         if not self._link.known:
             parts.append("a link that nothing is known of")
         return ", ".join(parts) or "next to nothing"

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from livemig.core.errors import LivemigError
+from livemig.core.errors import HostError, LivemigError
 from livemig.core.foreknowledge import Foreknowledge
 from livemig.core.outcome import Outcome
 from livemig.core.past import PastMigration
@@ -161,7 +161,10 @@ class Foresight:
         process = self._source.process
         if process is None:
             return ()
-        return await self._source.host.touched_shares(process.pid, self._source.facts.memory_bytes)
+        try:
+            return await self._source.host.touched_shares(process.pid, self._source.facts.memory_bytes)
+        except HostError:
+            return ()  # whatever needs the host next says so
 
 
 def _fresh_bytes_s(report: Report, memory_bytes: int) -> float | None:

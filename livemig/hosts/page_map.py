@@ -1,11 +1,14 @@
-"""Which parts of a guest's memory were ever touched, by the kernel's page map of its QEMU. Reads /proc alone."""
+"""Which parts of a guest's memory were ever touched, by the kernel's page map of its QEMU. Reads /proc alone.
+
+Where to look and what an entry says holds on every host; only `touched_shares` reads, and on this one.
+"""
 
 from __future__ import annotations
 
 import os
 import re
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,6 +39,20 @@ class Mapping(NamedTuple):
     anonymous: bool
 
 
+class Extent(NamedTuple):
+    """A stretch of the page map.
+
+    Attributes:
+        offset_bytes: Where it begins.
+        size_bytes: How long it is: 8 bytes for each page.
+        anonymous: Whether its pages are of an anonymous mapping.
+    """
+
+    offset_bytes: int
+    size_bytes: int
+    anonymous: bool
+
+
 def touched_shares(pid: int, memory_bytes: int) -> tuple[float, ...]:
     """Returns what share of each of 32 parts of the guest's RAM has pages, in memory or in swap; empty if unknown.
 
@@ -48,13 +65,46 @@ def touched_shares(pid: int, memory_bytes: int) -> tuple[float, ...]:
         memory_bytes: The guest's memory; its mappings are told by their sizes.
     """
     try:
-        mappings = guest_mappings(Path(f"/proc/{pid}/maps").read_text(encoding="utf-8", errors="replace"), memory_bytes)
-        if not mappings:
+        maps = Path(f"/proc/{pid}/maps").read_text(encoding="utf-8", errors="replace")
+        pieces = extents(maps, memory_bytes, page_bytes=PAGE_BYTES)
+        if not pieces:
             return ()
         with Path(f"/proc/{pid}/pagemap").open("rb", buffering=0) as page_map:
-            return tuple(_share(page_map.fileno(), piece) for piece in _pieces(mappings))
+            return tuple(share(_counted(page_map.fileno(), extent) for extent in piece) for piece in pieces)
     except (OSError, ValueError):
         return ()
+
+
+def extents(maps: str, memory_bytes: int, *, page_bytes: int, bytes_most: int = READ_BYTES_MOST) -> list[list[Extent]]:
+    """Returns what to read of the page map for each of the 32 parts; empty when the guest's RAM can't be told.
+
+    Args:
+        maps: The process's mappings, as ``/proc/PID/maps`` says them.
+        memory_bytes: The guest's memory.
+        page_bytes: The size of a page on that host.
+        bytes_most: Of the page map, in all: of a larger guest the begin of each part stands for it.
+    """
+    mappings = guest_mappings(maps, memory_bytes)
+    return [
+        [
+            Extent(
+                piece.begin // page_bytes * 8,
+                min((piece.end - piece.begin) // page_bytes * 8, bytes_most // SEGMENT_COUNT),
+                piece.anonymous,
+            )
+            for piece in pieces
+        ]
+        for pieces in (_pieces(mappings) if mappings else ())
+    ]
+
+
+def share(counted: Iterable[tuple[int, int]]) -> float:
+    """Returns the share of touched pages of those that were counted: touched ones, and all, of each extent."""
+    touched_count = page_count = 0
+    for touched, pages in counted:
+        touched_count += touched
+        page_count += pages
+    return touched_count / page_count if page_count else 1.0
 
 
 def guest_mappings(maps: str, memory_bytes: int) -> list[Mapping]:
@@ -88,18 +138,13 @@ def _pieces(mappings: list[Mapping]) -> Iterator[list[Mapping]]:
         yield piece
 
 
-def _share(descriptor: int, piece: list[Mapping]) -> float:
-    """The share of the pages of one segment that were touched; of a large one, of its begin."""
-    page_count = touched_count = 0
-    for begin, end, anonymous in piece:
-        wanted_bytes = min((end - begin) // PAGE_BYTES * 8, READ_BYTES_MOST // SEGMENT_COUNT)
-        entries = array("Q", os.pread(descriptor, wanted_bytes, begin // PAGE_BYTES * 8))
-        page_count += len(entries)
-        touched_count += sum(_is_touched(entry, anonymous=anonymous) for entry in entries)
-    return touched_count / page_count if page_count else 1.0
+def _counted(descriptor: int, extent: Extent) -> tuple[int, int]:
+    """How many pages of an extent were touched, and how many it has."""
+    entries = array("Q", os.pread(descriptor, extent.size_bytes, extent.offset_bytes))
+    return sum(is_touched(entry, anonymous=extent.anonymous) for entry in entries), len(entries)
 
 
-def _is_touched(entry: int, *, anonymous: bool) -> bool:
+def is_touched(entry: int, *, anonymous: bool) -> bool:
     """Tells a page from none, and from the kernel's pages of zeros, which reading alone maps: a sampling does so.
 
     The small one is present and mapped elsewhere too, the huge one looks as if it were of a file. A page that KSM or a

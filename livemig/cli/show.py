@@ -120,6 +120,7 @@ class Show:
         elif not isinstance(error, LivemigError):
             logger.error("a fault in livemig", exc_info=error)
             reason = f"a fault in livemig: {type(error).__name__}: {error}"
+        reason = "; ".join((reason, *getattr(error, "__notes__", ())))
         self._output.show(partial(self._screen.refuse, run_id, reason, outcome))
         return exit_code(outcome, interrupted=self.interrupted)
 

@@ -48,6 +48,7 @@ class Claim:
         self.plan = plan
         self._run_id = run_id
         self._locked: list[Side] = []
+        self._unanswered: list[Side] = []
 
     async def take(self, source: Side, destination: Side | None, destination_address: Address) -> None:
         """Writes the run down and locks the sides that are there.
@@ -141,6 +142,11 @@ class Claim:
             side = self._locked.pop()
             record = self._record.source if side.name == "source" else self._record.destination
             note = await release_lock(side, self._run_id, record.other_addresses)
+            if note is None and side in self._unanswered and not await side.is_gone():
+                note = (
+                    f"the {side.name} may yet be given the lock of run {self._run_id}, which it did not answer to: "
+                    f"`livemig recover {self._run_id}` once it does"
+                )
             if note is not None:
                 self.left.append(note)
 
@@ -181,6 +187,9 @@ class Claim:
             await take_lock(side, self._run_id)
         except RefusedError:
             self._locked.remove(side)
+            raise
+        except LivemigError:  # a command that is stuck on its way may arrive after all, when its way is free again
+            self._unanswered.append(side)
             raise
 
     def _note_failure(self) -> None:

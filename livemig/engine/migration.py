@@ -175,6 +175,8 @@ class Migration:
                     report = await self._by_some_way(claim, recorder)
                 except BaseException as error:
                     await asyncio.shield(claim.end_refused(self._cancel_reason or str(error) or repr(error)))
+                    for note in claim.left:
+                        error.add_note(note)
                     raise
                 await claim.end(report)
                 self._finish(report, claim)

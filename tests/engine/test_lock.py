@@ -12,6 +12,7 @@ from livemig.core import event as events
 from livemig.engine.lock import LOCK_ID, lock_holder
 from livemig.qemu.monitor import Monitor
 from tests.engine.pair import LOADED, MiB, Pair
+from tests.faults.relay import QmpRelay
 
 pytestmark = pytest.mark.qemu
 
@@ -51,6 +52,29 @@ async def test_second_one_is_refused_with_the_id_of_the_first(either_pair: Pair)
     assert report.outcome is livemig.Outcome.COMPLETED
     await pair.assert_runs_only("destination")
     assert await holder_of(pair.destination) is None
+
+
+async def test_lock_that_arrives_late(pair: Pair) -> None:
+    """The command for it was stuck on its way as the run gave up: the journal knows, and recovery takes it off."""
+    await pair.start()
+    path = pair.folder / "relay.qmp"
+    relay = QmpRelay(path, pair.destination.qmp_path, lambda point: relay.hole() if point == ">object-add" else None)
+    async with relay:
+        migration = livemig.migrate(SLOW, source=str(pair.source.qmp_path), destination=str(path))
+        with pytest.raises(livemig.LivemigError, match="no answer to object-add") as caught:
+            await migration.__aenter__()
+        assert any(f"livemig recover {migration.id}" in note for note in caught.value.__notes__)
+        relay.cut()
+        async with await Monitor.connect(str(pair.destination.spare_qmp_path), name="the way that is free") as monitor:
+            late = {"qom-type": "authz-simple", "id": LOCK_ID, "identity": migration.id}
+            await monitor.execute("object-add", late)
+        relay.heal()
+
+        (found,) = await livemig.recover(migration.id)
+
+    assert (found.ending.outcome, found.ending.left) == ("refused", ())
+    assert await holder_of(pair.destination) is None
+    await pair.assert_runs_only("source")
 
 
 async def test_lock_of_a_dead_livemig(pair: Pair) -> None:

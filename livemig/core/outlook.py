@@ -23,8 +23,9 @@ from livemig.core.status import MigrationStatus
 if TYPE_CHECKING:
     from livemig.core.forecaster import Forecaster
 
-FORECAST_PERIOD_S = 1.0
-"""A full forecast takes some milliseconds of a processor: at most one in this time."""
+FORECAST_PERIOD_S, FORECAST_PERIOD_SHARE = 1.0, 1 / 3
+"""A full forecast takes tens of milliseconds of a processor: at most one in this time, and in a long migration at most
+one in this share of the time since ``migrate``. What is shown between them is brought up to date from the last one."""
 
 
 class Due:
@@ -147,7 +148,8 @@ class Outlook:
             return Seen()
         self.rounds.append(finished)
         self._forecaster.round_completed(finished)
-        if len(self.rounds) > 1 and item.time_s - self._due_s < FORECAST_PERIOD_S:
+        period_s = max(FORECAST_PERIOD_S, FORECAST_PERIOD_SHARE * item.time_s)
+        if len(self.rounds) > 1 and item.time_s - self._due_s < period_s:
             return Seen(finished=finished)
         self._due_s = item.time_s
         return Seen(finished=finished, due=Due(self._forecaster, f"round {finished.number}", item.time_s))

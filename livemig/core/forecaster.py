@@ -15,6 +15,7 @@ import numpy as np
 from livemig.core.calibration import calibrate, kind_of
 from livemig.core.dirty_curve import fit_curves, normal_strata
 from livemig.core.dirty_sample import DirtySample
+from livemig.core.fixed_part import fixed_part
 from livemig.core.forecast import (
     PARTICLE_COUNT,
     Expectations,
@@ -36,7 +37,6 @@ from livemig.core.plan import Plan
 from livemig.core.prediction import Forecast
 from livemig.core.rounds import Round
 from livemig.core.scan import CAPPED_SLOT_S, PAGE_SENT_BYTES, SEGMENT_COUNT, Particles
-from livemig.core.switchover import FIXED_DOWNTIME_PRIOR_S
 
 PAGE_BYTES = 4096
 CURVE_COUNT = 32
@@ -68,6 +68,7 @@ class Forecaster:
         samples: Sequence[DirtySample] = (),
         past: Sequence[PastMigration] = (),
         guest: str = "",
+        hosts: str = "",
         same_host: bool = False,
         seed: int = 0,
     ) -> None:
@@ -82,7 +83,7 @@ class Forecaster:
         self._pace = _pace(samples)
         own = [one for one in past if one.guest == guest][:PAST_CURVES_COUNT]
         self._prior = [sample for one in own for sample in one.samples]
-        self._past = tuple(past)
+        self._past, self._hosts = tuple(past), hosts
         self._seed = seed
         self._same_host = same_host
         self._link = Link(plan.bandwidth_bytes_s, past, same_host=same_host)
@@ -104,6 +105,7 @@ class Forecaster:
             samples=known.samples,
             past=known.past,
             guest=known.guest,
+            hosts=known.hosts,
             same_host=known.same_host,
             seed=known.seed,
         )
@@ -207,9 +209,7 @@ class Forecaster:
     @property
     def reserved_s(self) -> float:
         """What of the limit is taken as fixed, as the policy does."""
-        if self._plan.fixed_downtime_s is not None:
-            return self._plan.fixed_downtime_s
-        return FIXED_DOWNTIME_PRIOR_S
+        return fixed_part(self._plan, self._past, self._hosts).value_s
 
     def _expectations(self, generator: np.random.Generator) -> Expectations:
         normal = normal_strata(generator, PARTICLE_COUNT, 3)

@@ -13,6 +13,7 @@ class Foreknowledge(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
 
     Attributes:
         guest: Whose it is, as the history names guests.
+        hosts: Between which hosts and QEMUs it is to go, likewise.
         samples: What the guest was seen to dirty just before; empty when it was not sampled.
         touched_shares: What of each 32nd of its memory the guest ever touched, in the order of addresses; empty where
             that can't be read. The rest costs scanning, not sending.
@@ -22,6 +23,7 @@ class Foreknowledge(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     """
 
     guest: str = ""
+    hosts: str = ""
     samples: tuple[DirtySample, ...] = ()
     touched_shares: tuple[float, ...] = ()
     past: tuple[PastMigration, ...] = ()

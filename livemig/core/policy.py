@@ -14,6 +14,8 @@ import msgspec
 
 from livemig.core.action import Action, Cancel, ContinueSwitchover, Settle, Yank
 from livemig.core.errors import PlanError, PolicyError
+from livemig.core.fixed_part import FixedPart, fixed_part
+from livemig.core.foreknowledge import Foreknowledge
 from livemig.core.inputs import (
     ActionRefused,
     CancelRequested,
@@ -34,7 +36,7 @@ from livemig.core.plan import AtDeadline, Plan
 from livemig.core.rule import Rule, Wanted
 from livemig.core.settings import Settings
 from livemig.core.status import MigrationStatus, RunState
-from livemig.core.switchover import Switchover, first_crossing, fixed_downtime_s
+from livemig.core.switchover import Switchover, first_crossing
 from livemig.core.units import format_duration
 
 SLOT_S = 0.1
@@ -84,6 +86,7 @@ class Policy:
         self._rule: Rule = Switchover() if rule is None else rule
         self._wanted = first_crossing(plan)
         self._begun = False
+        self._known = Foreknowledge()
         self._limits = Settings()
         self._hopeless = False
         self._progress: tuple[int, int] | None = None
@@ -97,8 +100,13 @@ class Policy:
 
     @property
     def fixed_downtime_s(self) -> float:
-        """The part of the downtime taken as fixed, in seconds: measured for this pair, else the prior."""
-        return fixed_downtime_s(self.plan)
+        """The part of the downtime taken as fixed, in seconds."""
+        return self.fixed_part.value_s
+
+    @property
+    def fixed_part(self) -> FixedPart:
+        """The same, and where it is from."""
+        return fixed_part(self.plan, self._known.past, self._known.hosts)
 
     @property
     def expected_downtime_s(self) -> float | None:
@@ -148,12 +156,13 @@ class Policy:
         self._limits.guard(seen.memory_bytes)
         self._limits.takes_switchover_bandwidth = seen.takes_switchover_bandwidth
         self._progress_time_s = seen.time_s
-        self._wanted, self._begun = self._rule.begin(self.plan, seen), True
+        self._known = seen.known
+        self._wanted, self._begun = self._rule.begin(self._ruled_plan(), seen), True
         guard = " until QEMU has counted its first slot, lest it stop the guest too early"
         return self._decide(
             *self._settings(),
             reason=f"begin with {self._limits.bandwidth_words(self.plan)}{guard if self._limits.guarded else ''}; "
-            f"{self._wanted.reason}",
+            f"{self._wanted.reason}{self._fixed_words()}",
         )
 
     def _observed(self, seen: Observed) -> Decision:
@@ -308,7 +317,7 @@ class Policy:
         pause = self.plan.at_deadline is AtDeadline.PAUSE
         if not pause or self.plan.deadline_s is None or seen.time_s < self.plan.deadline_s:
             self._limits.lifted = False
-        self._wanted = self._rule.tuned(self.plan, seen.time_s) if self._begun else first_crossing(self.plan)
+        self._wanted = self._rule.tuned(self._ruled_plan(), seen.time_s) if self._begun else first_crossing(self.plan)
         self._hopeless = False
         bandwidth = self._limits.bandwidth_words(self.plan)
         return self._decide(*self._settings(), reason=f"as the user asks: {self._wanted.reason}; {bandwidth}")
@@ -350,6 +359,16 @@ class Policy:
         if self._limits.lifted:
             expected_s = max(expected_s, self.expected_downtime_s or 0.0)
         return 3 * expected_s + 1.0
+
+    def _ruled_plan(self) -> Plan:
+        """The plan as the rule takes it, with the fixed part that was learned."""
+        part = self.fixed_part
+        return msgspec.structs.replace(self.plan, fixed_downtime_s=part.value_s) if part.measured else self.plan
+
+    def _fixed_words(self) -> str:
+        """Where the fixed part is from, if it was learned."""
+        part = self.fixed_part
+        return f"; the fixed part is {part.origin}" if part.measured and self.plan.fixed_downtime_s is None else ""
 
     def _settings(self) -> tuple[Action, ...]:
         """The settings that differ from what QEMU was told last."""

@@ -58,6 +58,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         forecasts: What was said beforehand, in order: at the start, after rounds, at the commit.
         fixed_downtime_s: What of the downtime was taken as fixed, in seconds.
         fixed_downtime_measured: Whether that was measured for this pair, not the prior.
+        fixed_downtime_origin: Where it is from, in words.
         fixed_downtime_found_s: The fixed part as this run shows it (see the function of that name), or None. Worth
             passing to the next `Plan`.
         source_kept: Whether the source was left paused.
@@ -85,6 +86,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     forecasts: tuple[Forecast, ...] = ()
     fixed_downtime_s: float = 0.0
     fixed_downtime_measured: bool = False
+    fixed_downtime_origin: str = ""
     fixed_downtime_found_s: float | None = None
     source_kept: bool = False
     blackout: Blackout | None = None

@@ -16,6 +16,7 @@ from pathlib import Path
 import msgspec
 
 from livemig.core.errors import HostError, LivemigError
+from livemig.core.fixed_part import FixedPart, fixed_part
 from livemig.core.foreknowledge import Foreknowledge
 from livemig.core.outcome import Outcome
 from livemig.core.past import PastMigration
@@ -74,11 +75,16 @@ class Foresight:
         self.notes += notes
         self.known = Foreknowledge(
             guest=self._guest,
+            hosts=self._hosts,
             touched_shares=touched,
             past=past,
             same_host=source.process is not None and source.host.identity.is_same_host(there.host.identity),
             seed=self.known.seed,
         )
+
+    def fixed_part(self, plan: Plan) -> FixedPart:
+        """Returns what of the limit is kept for the fixed part of the downtime, once the history was read."""
+        return fixed_part(plan, self.known.past, self.known.hosts)
 
     def use(self, sampling: Sampling) -> None:
         """Takes what the guest was sampled before: `sample` then asks QEMU nothing."""

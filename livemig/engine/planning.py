@@ -14,7 +14,6 @@ import msgspec
 from livemig.core.errors import CommandLineError, PlanError, RefusedError
 from livemig.core.plan import Plan
 from livemig.core.plan_report import PlannedSide, PlanReport
-from livemig.core.policy import Policy
 from livemig.engine.connect import destination_if_any, launch_plan, refuse_idle_options, refuse_one_address
 from livemig.engine.foresight import Foresight
 from livemig.engine.host_pool import HostPool
@@ -63,23 +62,25 @@ async def plan_migration(
         here = await Side.connect("source", source_address, source_host)
         stack.push_async_callback(here.close)
         there = None if destination_address is None else await destination_if_any(destination_address, host)
-        if there is None:
-            report = await _of_source(plan, here, destination_address, host, launch or LaunchOptions())
-        else:
+        if there is not None:
             stack.push_async_callback(there.close)
             refuse_idle_options(there.address, launch or LaunchOptions())
-            found = await examine(here, there, plan, _fixed_downtime_s(plan))
-            report = _report(plan, here, found, destination=there)
-        return await _with_forecast(report, here, there, tell) if report.movable else report
+        foresight = Foresight(plan, here, there, int(new_id(), 16))
+        await foresight.remember()
+        fixed = foresight.fixed_part(plan)
+        if there is None:
+            found = await examine_source(here, plan, fixed)
+            report = await _of_source(plan, here, destination_address, host, launch or LaunchOptions(), found=found)
+        else:
+            report = _report(plan, here, await examine(here, there, plan, fixed), destination=there)
+        return await _with_forecast(report, foresight, tell) if report.movable else report
 
 
 async def _with_forecast(
-    report: PlanReport, source: Side, destination: Side | None, tell: Callable[[float, float], None] | None
+    report: PlanReport, foresight: Foresight, tell: Callable[[float, float], None] | None
 ) -> PlanReport:
     """Samples the guest and adds what is to be expected."""
-    plan, memory_bytes = report.plan, source.facts.memory_bytes
-    foresight = Foresight(plan, source, destination, int(report.id, 16))
-    await foresight.remember()
+    plan, memory_bytes = report.plan, report.source.memory_bytes
     await foresight.sample(tell)
     known = foresight.known
 
@@ -99,9 +100,9 @@ async def _with_forecast(
 
 
 async def _of_source(
-    plan: Plan, source: Side, destination: Address | None, host: Host, options: LaunchOptions
+    plan: Plan, source: Side, destination: Address | None, host: Host, options: LaunchOptions, *, found: Preflight
 ) -> PlanReport:
-    found = await examine_source(source, plan, _fixed_downtime_s(plan))
+    """What was found at the source, and what a launch would do, where one is wanted."""
     if destination is None:
         return _report(plan, source, found)
     try:
@@ -148,7 +149,3 @@ def _planned_side(side: Side) -> PlannedSide:
         memory_bytes=facts.memory_bytes,
         vcpu_count=facts.vcpu_count,
     )
-
-
-def _fixed_downtime_s(plan: Plan) -> float:
-    return Policy(plan).fixed_downtime_s

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 import msgspec
 
 from livemig.core.finding import Finding, Severity, Topic, lines_of, ordered
+from livemig.core.fixed_part import FixedPart
 from livemig.core.plan import Plan
 from livemig.core.status import MigrationStatus, RunState
 from livemig.core.units import format_duration
@@ -54,14 +55,14 @@ class Preflight(msgspec.Struct, frozen=True, kw_only=True):
     source: Inventory | None = None
 
 
-async def examine(source: Side, destination: Side, plan: Plan, fixed_downtime_s: float) -> Preflight:
+async def examine(source: Side, destination: Side, plan: Plan, fixed: FixedPart) -> Preflight:
     """Looks at both sides; changes nothing.
 
     Raises:
         LivemigError: When a side does not answer as a QEMU does.
     """
     reasons = (*refusals(source.facts, destination.facts), *await _supervised(source, plan))
-    warnings = cautions(plan, fixed_downtime_s, out_of_band=source.monitor.out_of_band)
+    warnings = cautions(plan, fixed, out_of_band=source.monitor.out_of_band)
     if reasons:
         return Preflight(refusals=reasons, warnings=warnings)  # what else differs between wrong QEMUs is noise
     inventories = await take_inventories(source.monitor, destination.monitor)
@@ -76,11 +77,11 @@ async def examine(source: Side, destination: Side, plan: Plan, fixed_downtime_s:
     )
 
 
-async def examine_source(source: Side, plan: Plan, fixed_downtime_s: float) -> Preflight:
+async def examine_source(source: Side, plan: Plan, fixed: FixedPart) -> Preflight:
     """Looks at the source alone, where no destination waits yet; changes nothing."""
     return Preflight(
         refusals=(*source_refusals(source.facts), *await _supervised(source, plan)),
-        warnings=cautions(plan, fixed_downtime_s, out_of_band=source.monitor.out_of_band),
+        warnings=cautions(plan, fixed, out_of_band=source.monitor.out_of_band),
     )
 
 
@@ -208,7 +209,7 @@ def _major(facts: Facts) -> int:
     return int(facts.version.partition(".")[0])
 
 
-def cautions(plan: Plan, fixed_downtime_s: float, *, out_of_band: bool) -> tuple[str, ...]:
+def cautions(plan: Plan, fixed: FixedPart, *, out_of_band: bool) -> tuple[str, ...]:
     """Returns what the user should know beforehand, though nothing forbids the migration."""
     found = []
     if not out_of_band:
@@ -216,9 +217,9 @@ def cautions(plan: Plan, fixed_downtime_s: float, *, out_of_band: bool) -> tuple
             "the source's monitor offers no out-of-band commands: on a link that dies in the switchover the guest "
             "could stand still until the link is back"
         )
-    if plan.downtime_limit_s <= fixed_downtime_s:
+    if plan.downtime_limit_s <= fixed.value_s:
         found.append(
             f"the downtime limit of {format_duration(plan.downtime_limit_s)} is within the fixed part of every "
-            f"switchover ({format_duration(fixed_downtime_s)}): it will probably be exceeded"
+            f"switchover ({fixed}): it will probably be exceeded"
         )
     return tuple(found)

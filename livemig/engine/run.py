@@ -121,7 +121,8 @@ class Run:
         """
         policy = self.live.policy
         await self._foresight.remember()
-        found = await examine(self._source, self._destination, policy.plan, policy.fixed_downtime_s)
+        fixed = self._foresight.fixed_part(policy.plan)
+        found = await examine(self._source, self._destination, policy.plan, fixed)
         if found.refusals:
             raise RefusedError(found.refusals)
         await self._foresight.sample(self._tell_sampled)
@@ -371,7 +372,8 @@ class Run:
             sampled_s=self._foresight.sampled_s,
             forecasts=tuple(live.outlook.forecasts),
             fixed_downtime_s=policy.fixed_downtime_s,
-            fixed_downtime_measured=policy.plan.fixed_downtime_s is not None,
+            fixed_downtime_measured=policy.fixed_part.measured,
+            fixed_downtime_origin=policy.fixed_part.origin,
             fixed_downtime_found_s=fixed_downtime_found_s(
                 downtime, None if self._figures is None else self._figures.downtime_bytes
             ),

@@ -9,6 +9,7 @@ import pytest
 
 from livemig.core.errors import RefusedError
 from livemig.core.finding import Severity
+from livemig.core.fixed_part import fixed_part
 from livemig.core.plan import Plan
 from livemig.engine.preflight import examine
 from livemig.engine.side import Side
@@ -20,6 +21,8 @@ pytestmark = pytest.mark.qemu
 PORTS = ("-device", "pcie-root-port,id=port0,chassis=1", "-device", "pcie-root-port,id=port1,chassis=2")
 MACHINE = ("-nodefaults", "-no-user-config", "-display", "none", "-S", "-m", "64M", "-M", "q35", *PORTS)
 
+FIXED = fixed_part(Plan())
+
 
 async def execute(side: Side, command: str, **arguments: Any) -> None:
     """Asks a QEMU for something, arguments written as Python writes them."""
@@ -30,7 +33,7 @@ async def refusals(bench: Bench, source: Side, qmp: str) -> tuple[str, ...]:
     """What the comparison with a launched destination refuses."""
     destination = await Side.connect("destination", Address(path=str(bench.folder / qmp)))
     try:
-        found = await examine(source, destination, Plan(keep_source=True), 0.012)
+        found = await examine(source, destination, Plan(keep_source=True), FIXED)
     finally:
         await destination.close()
     return found.refusals
@@ -166,7 +169,7 @@ async def test_a_read_only_disk_may_be_a_copy(bench: Bench, image: Path) -> None
     )
     await bench.launch(source, "b.qmp", maps=(f"{image}={copy}",))
     destination = await Side.connect("destination", Address(path=str(bench.folder / "b.qmp")))
-    found = await examine(source, destination, Plan(keep_source=True), 0.012)
+    found = await examine(source, destination, Plan(keep_source=True), FIXED)
     await destination.close()
     assert found.refusals == ()
     assert [one.severity for one in found.findings] == [Severity.WARNING]
@@ -212,7 +215,7 @@ async def test_a_medium_that_was_changed_is_the_new_one(
     assert str(other) in first.plan.command
     assert str(image) not in first.plan.command
     destination = await Side.connect("destination", Address(path=str(bench.folder / "b.qmp")))
-    found = await examine(source, destination, Plan(keep_source=True), 0.012)
+    found = await examine(source, destination, Plan(keep_source=True), FIXED)
     await destination.close()
     assert (found.refusals, found.findings) == ((), ())
     await execute(source, "eject", id=name, force=True)

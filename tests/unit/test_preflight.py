@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from livemig.core.finding import Finding, Severity, Topic
+from livemig.core.fixed_part import FixedPart
 from livemig.core.observation import Observation, SocketAddress
 from livemig.core.plan import Plan
 from livemig.core.status import MigrationStatus, RunState
@@ -155,15 +156,16 @@ def test_without_thread_ids_nothing_is_the_same():
 def test_what_forbids_nothing_is_a_caution():
     """No out-of-band commands, or a limit that is spent before anything is sent."""
     plan = Plan(downtime_limit_s=0.3)
-    assert cautions(plan, 0.012, out_of_band=True) == ()
-    (monitor,) = cautions(plan, 0.012, out_of_band=False)
+    small, large = FixedPart(0.012, "prior", measured=False), FixedPart(0.3, "as given", measured=True)
+    assert cautions(plan, small, out_of_band=True) == ()
+    (monitor,) = cautions(plan, small, out_of_band=False)
     assert "no out-of-band commands" in monitor
-    (limit,) = cautions(plan, 0.3, out_of_band=True)
+    (limit,) = cautions(plan, large, out_of_band=True)
     assert limit == (
-        "the downtime limit of 300 ms is within the fixed part of every switchover (300 ms): "
+        "the downtime limit of 300 ms is within the fixed part of every switchover (300 ms, as given): "
         "it will probably be exceeded"
     )
-    assert len(cautions(plan, 0.4, out_of_band=False)) == 2
+    assert len(cautions(plan, large, out_of_band=False)) == 2
 
 
 def pair(source: str, destination: str, *, writable: bool = True) -> ImagePair:

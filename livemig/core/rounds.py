@@ -34,17 +34,20 @@ class Round(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RoundTracker:
-    """Turns observations into rounds. QEMU's counter may carry over from an earlier attempt: it is taken relatively."""
+    """Turns observations into rounds.
+
+    QEMU counts the syncs of each ``migrate`` anew, the one at its setup included: the count while a pass is under way
+    is that pass's number, whichever of them is heard of first.
+    """
 
     def __init__(self) -> None:
-        self._first_count: int | None = None
         self._previous: Observation | None = None
         self._start: Observation | None = None
         self.round_number = 1
 
     def note_sync(self, count: int) -> None:
         """Takes a sync that was announced; its observation may come later, or, at the end, never."""
-        self.round_number = max(self.round_number, count - (self._first_count or 1) + 1)
+        self.round_number = max(self.round_number, count)
 
     def observe(self, observation: Observation) -> Round | None:
         """Takes the next observation of the source; returns a round when a bitmap sync has ended one."""
@@ -56,8 +59,9 @@ class RoundTracker:
         if not count or sent_bytes is None or remaining_bytes is None:
             return None
         previous, self._previous = self._previous, observation
-        if self._first_count is None or previous is None or self._start is None:
-            self._first_count, self._start = count, observation
+        if previous is None or self._start is None:
+            self._start = observation
+            self.note_sync(count)
             return None
         if count == previous.dirty_sync_count:
             return None
@@ -66,7 +70,7 @@ class RoundTracker:
         duration_s = max(observation.time_s - start.time_s, 1e-6)
         round_sent_bytes = sent_bytes - (start.sent_bytes or 0)
         return Round(
-            number=(previous.dirty_sync_count or count) - self._first_count + 1,
+            number=previous.dirty_sync_count or count,
             start_s=start.time_s,
             duration_s=duration_s,
             sent_bytes=round_sent_bytes,

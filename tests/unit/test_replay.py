@@ -173,3 +173,12 @@ def test_a_recorded_migration_cut_anywhere_and_entered_anew_is_driven_safely(pat
 
 def _deadline_over(plan: Plan, one: Input) -> bool:
     return plan.deadline_s is not None and one.time_s >= plan.deadline_s and plan.at_deadline == "pause"
+
+
+@pytest.mark.parametrize("path", TRACES, ids=lambda path: path.stem)
+def test_every_trace_counts_from_1(path: Path):
+    """What livemig's rounds stand on, in what 7.2, 10.0 and 11.1 have said."""
+    with path.open("rb") as lines:
+        inputs = [record.input for record in decode_trace(lines) if isinstance(record, InputRecord)]
+    counts = [one.observation.dirty_sync_count for one in inputs if isinstance(one, Observed)]
+    assert next(filter(None, counts)) == 1

@@ -102,13 +102,25 @@ def test_dirty_pages_rate_is_never_used():
     assert only.newly_dirtied_bytes == 0
 
 
-def test_a_counter_that_carries_over_counts_from_the_first_seen():
-    """An earlier attempt may have left 40 syncs."""
+def test_a_late_first_poll_takes_qemus_own_count():
+    """What the first poll finds under way is no first copy, however much a busy machine has missed before it."""
     tracker = RoundTracker()
-    polls = (at(0.0, count=40, left=1000), at(1.0, count=41, sent=1000, left=10), at(1.1, count=42, sent=1010))
-    found = [tracker.observe(one) for one in polls]
-    assert [one.number for one in found if one is not None] == [1, 2]
+    polls = (at(0.0, count=3, left=1000), at(1.0, count=4, sent=1000, left=10), at(1.1, count=5, sent=1010))
+    assert tracker.observe(polls[0]) is None
     assert tracker.round_number == 3
+    assert [one.number for one in map(tracker.observe, polls[1:]) if one is not None] == [3, 4]
+    assert tracker.round_number == 5
+
+
+def test_an_announcement_and_a_poll_give_one_number():
+    """Whichever comes first: 11.1 announces the second sync as its first."""
+    for announced_first in (False, True):
+        tracker = RoundTracker()
+        if announced_first:
+            tracker.note_sync(3)
+        tracker.observe(at(0.0, count=3, left=1000))
+        tracker.note_sync(3)
+        assert tracker.round_number == 3
 
 
 def test_a_missed_boundary_gives_one_round_for_two():

@@ -35,6 +35,7 @@ class Claim:
 
     Attributes:
         plan: What the run was asked.
+        run_id: The run's id.
         journal: The run's journal.
         notes: What could not be written, one line each.
         left: What could not be taken back, one line each.
@@ -46,7 +47,7 @@ class Claim:
         self.notes: list[str] = []
         self.left: list[str] = []
         self.plan = plan
-        self._run_id = run_id
+        self.run_id = run_id
         self._locked: list[Side] = []
         self._unanswered: list[Side] = []
 
@@ -62,7 +63,7 @@ class Claim:
             there = await _recorded(destination)
         await self.journal.begin(
             RunRecord(
-                id=self._run_id,
+                id=self.run_id,
                 livemig_version=version("livemig"),
                 started_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
                 plan=self.plan,
@@ -141,11 +142,11 @@ class Claim:
         while self._locked:
             side = self._locked.pop()
             record = self._record.source if side.name == "source" else self._record.destination
-            note = await release_lock(side, self._run_id, record.other_addresses)
+            note = await release_lock(side, self.run_id, record.other_addresses)
             if note is None and side in self._unanswered and not await side.is_gone():
                 note = (
-                    f"the {side.name} may yet be given the lock of run {self._run_id}, which it did not answer to: "
-                    f"`livemig recover {self._run_id}` once it does"
+                    f"the {side.name} may yet be given the lock of run {self.run_id}, which it did not answer to: "
+                    f"`livemig recover {self.run_id}` once it does"
                 )
             if note is not None:
                 self.left.append(note)
@@ -184,7 +185,7 @@ class Claim:
     async def _lock(self, side: Side) -> None:
         self._locked.append(side)
         try:
-            await take_lock(side, self._run_id)
+            await take_lock(side, self.run_id)
         except RefusedError:
             self._locked.remove(side)
             raise

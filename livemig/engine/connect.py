@@ -6,6 +6,7 @@ Compares nothing: `livemig.engine.preflight` does. Whatever fails here, nothing 
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 from livemig.core.errors import ConnectError, LaunchError, RefusedError
 from livemig.core.plan import Plan, Security
@@ -14,7 +15,7 @@ from livemig.engine.channel import SSH_PORT
 from livemig.engine.claim import Claim
 from livemig.engine.host_pool import HostPool
 from livemig.engine.launch import Launched, launch
-from livemig.engine.launch_plan import LaunchOptions, LaunchPlan, plan_launch
+from livemig.engine.launch_plan import LaunchOptions, LaunchPlan, folder_beside, plan_launch
 from livemig.engine.reach import listen_address, refuse_clear_text, why_unreachable
 from livemig.engine.side import Side
 from livemig.hosts.host import Host
@@ -146,7 +147,12 @@ async def destination_if_any(address: Address, host: Host) -> Side | None:
 
     Raises:
         ConnectError: When somebody does, but it can't be reached, is busy, or is no QMP monitor.
+        RefusedError: When another livemig is about to launch one there: a look at its monitor would keep that one out.
     """
+    if address.path is not None:
+        claim = await host.launch_claim(Path(folder_beside(address.path)))
+        if claim is not None and claim.is_held:
+            raise RefusedError((f"another livemig is about to launch a QEMU at {address}: choose another --dst-qmp",))
     try:
         return await Side.connect("destination", address, host)
     except ConnectError as error:
@@ -171,7 +177,7 @@ async def _connect_launched(
 ) -> Connected:
     planned = await launch_plan(source, address, host, options, claim.plan)
     await claim.launching(planned)
-    launched = await launch(planned, on_started=claim.launched)
+    launched = await launch(planned, run_id=claim.run_id, on_started=claim.launched)
     try:
         side = await Side.connect("destination", launched.address, host)
         if side.process is not None and side.process.pid != launched.process.pid:
@@ -179,6 +185,7 @@ async def _connect_launched(
             reason = "another QEMU answers there than the one that was just launched"
             raise LaunchError(f"{address}: {reason}", command=launched.plan.command, exit_code=None, stderr="")
         await claim.lock_launched(side)
+        await launched.release_folder()
         return Connected(source, side, launched)
     except BaseException:
         await asyncio.shield(launched.end())

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from livemig.core.errors import ConnectError, LaunchError, LivemigError
+from livemig.core.errors import ConnectError, LaunchError, LivemigError, RefusedError
 from livemig.core.status import RunState
 from livemig.engine.launch_plan import LaunchPlan
 from livemig.hosts.confinement import not_taken_over
@@ -33,9 +33,10 @@ class Launched:
         plan: What it was launched by; its warnings now also name what it could not take over from the source.
     """
 
-    def __init__(self, plan: LaunchPlan, started: StartedProgram) -> None:
+    def __init__(self, plan: LaunchPlan, started: StartedProgram, run_id: str = "") -> None:
         """Takes hold of it."""
         self.plan = plan
+        self._run_id = run_id
         self._started = started
 
     @property
@@ -57,9 +58,13 @@ class Launched:
         """Kills it and removes all its files; returns whether it is gone. For refusals and failures only."""
         gone = await self._started.kill()
         if gone:
-            await _remove_files(self.plan)
+            await _remove_files(self.plan, self._run_id)
         self._started.close()
         return gone
+
+    async def release_folder(self) -> None:
+        """Lets other livemigs look for a QEMU at its address again: it is locked by now. Raises nothing."""
+        await self.plan.host.release_launch_folder(self.plan.folder)
 
     def close(self) -> None:
         """Lets go of it: it is the guest's QEMU now."""
@@ -69,6 +74,7 @@ class Launched:
 async def launch(
     plan: LaunchPlan,
     *,
+    run_id: str = "",
     timeout_s: float = ANSWER_BOUND_S,
     on_started: Callable[[Host, HostProcess], Awaitable[None]] | None = None,
 ) -> Launched:
@@ -76,21 +82,23 @@ async def launch(
 
     Args:
         plan: What is to be launched, and how.
+        run_id: The run that it is for.
         timeout_s: How long it may take to answer.
         on_started: Told of its process as soon as there is one; what that raises ends it.
 
     Raises:
+        RefusedError: When another livemig launches at the same path. Nothing was touched.
         LaunchError: When it ends at once, does not answer within the bound, or can't be started. Nothing is left of it.
     """
-    await _make_folder(plan)
+    await _make_folder(plan, run_id)
     try:
         started = await plan.host.start(plan.program, plan.stderr_path)
     except OSError as error:
-        await _remove_files(plan)
+        await _remove_files(plan, run_id)
         raise LaunchError(
             f"the destination can't be started: {error}", command=plan.command, exit_code=None, stderr=""
         ) from error
-    launched = Launched(plan, started)
+    launched = Launched(plan, started, run_id)
     try:
         if on_started is not None:
             await on_started(plan.host, started.process)
@@ -127,17 +135,19 @@ async def _not_taken_over(plan: LaunchPlan, launched: Launched) -> tuple[str, ..
     return not_taken_over(await source_host.confinement(plan.source_pid), await plan.host.confinement(pid), differing)
 
 
-async def _make_folder(plan: LaunchPlan) -> None:
+async def _make_folder(plan: LaunchPlan, run_id: str) -> None:
     try:
-        await plan.host.make_launch_folder(plan.folder, plan.owner)
+        await plan.host.make_launch_folder(plan.folder, plan.owner, run_id)
+    except FileExistsError as error:
+        raise RefusedError((str(error),)) from error
     except OSError as error:
         raise LaunchError(
             f"no folder for the destination: {error}", command=plan.command, exit_code=None, stderr=""
         ) from error
 
 
-async def _remove_files(plan: LaunchPlan) -> None:
-    await plan.host.remove_launch_folder(plan.folder)
+async def _remove_files(plan: LaunchPlan, run_id: str) -> None:
+    await plan.host.remove_launch_folder(plan.folder, run_id)
     await plan.host.remove_dead_socket(plan.qmp_path)
 
 

@@ -235,7 +235,7 @@ class _Launching:
             raise RefusedError((f"--dst-command: there is no program {command[0]}",))
         request = Request(
             qmp_path=self._path,
-            folder=_folder_beside(self._path),
+            folder=folder_beside(self._path),
             same_host=self._same_host,
             extra=self._options.arguments,
             busy_ports=await self._busy_ports(facts),
@@ -260,7 +260,7 @@ class _Launching:
             surroundings = msgspec.structs.replace(surroundings, user=own.user, group=own.group, groups=own.groups)
         request = Request(
             qmp_path=self._path,
-            folder=_folder_beside(self._path),
+            folder=folder_beside(self._path),
             same_host=self._same_host,
             machine_type=machine_type,
             keep_user=keep_user,
@@ -374,5 +374,6 @@ def _own_folder(facts: ProcessFacts) -> Path | None:
     return None if folder is None else Path(folder)
 
 
-def _folder_beside(qmp_path: str) -> str:
+def folder_beside(qmp_path: str) -> str:
+    """Returns the own folder of a QEMU whose monitor livemig puts at this path."""
     return f"{qmp_path}.livemig"

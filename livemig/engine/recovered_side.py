@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from pathlib import Path
 
 from livemig.core.errors import ConnectError, LivemigError
 from livemig.engine.host_pool import HostPool
@@ -124,6 +125,10 @@ class RecoveredSide(Side):
         """Finds the process of a QEMU that was being launched when the run was cut off, by the folder made for it."""
         folder = self._record.own_folder
         if self.process is not None or self._known_gone or self._record.process is not None or folder is None:
+            return
+        claim = await self.host.launch_claim(Path(folder))
+        if claim is not None and claim.run_id not in (self._run_id, ""):
+            self._known_gone = True  # the folder, and whatever runs in it, is another run's
             return
         end_s = time.monotonic() + LAUNCH_SEEN_BOUND_S
         while self.process is None and time.monotonic() < end_s:

@@ -214,7 +214,7 @@ class RecoveryRun:
                 if verdict.outcome is not Outcome.UNKNOWN:
                     await side.host.remove_private_folders_of(self.record.id, self.record.temporary_folder)
                 if record.own_folder is not None and await side.is_gone():
-                    await side.host.remove_launch_folder(Path(record.own_folder))
+                    await side.host.remove_launch_folder(Path(record.own_folder), self.record.id)
                     for address in map(Address.parse, (*record.other_addresses, record.address)):
                         if address.path is not None:
                             await side.host.remove_dead_socket(Path(address.path))

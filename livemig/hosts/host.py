@@ -15,6 +15,7 @@ from typing import Protocol
 import msgspec
 
 from livemig.hosts.confinement import Confinement
+from livemig.hosts.launch_folder import LaunchClaim
 from livemig.hosts.open_files import ImageKeys
 from livemig.hosts.process import ProcessFacts, Surroundings
 from livemig.hosts.start import Program
@@ -237,15 +238,27 @@ class Host(Protocol):
     async def why_no_start(self, program: Program) -> tuple[str, ...]:
         """Returns why a program can't be started there as it is meant: what is missing, what is not allowed."""
 
-    async def make_launch_folder(self, folder: Path, owner: tuple[int, int]) -> None:
-        """Makes the folder of a QEMU to be launched, of its user alone.
+    async def make_launch_folder(self, folder: Path, owner: tuple[int, int], run_id: str) -> None:
+        """Makes the folder of a QEMU to be launched, of its user alone. It is held until `release_launch_folder`.
 
         Raises:
-            OSError: When it can't be.
+            FileExistsError: When another livemig has it.
+            OSError: When it can't be made.
         """
 
-    async def remove_launch_folder(self, folder: Path) -> None:
-        """Removes a folder that `make_launch_folder` made; leaves any other alone."""
+    async def release_launch_folder(self, folder: Path) -> None:
+        """Lets others look at it again: its QEMU is locked. Raises nothing; it is held until livemig ends then."""
+
+    async def launch_claim(self, folder: Path) -> LaunchClaim | None:
+        """Returns for whom a folder was made by `make_launch_folder`, and whether it is held; None if there is none."""
+
+    async def remove_launch_folder(self, folder: Path, run_id: str | None = None) -> None:
+        """Removes a folder that `make_launch_folder` made; leaves any other alone, and one that is in use.
+
+        Args:
+            folder: The folder.
+            run_id: The run that may hold it: its own caller's; empty for one without an id.
+        """
 
     async def remove_dead_socket(self, path: Path) -> None:
         """Removes a socket that nobody listens at any more."""

@@ -31,7 +31,7 @@ class LocalProcess:
         """
         self.pid = pid
         self._descriptor = os.pidfd_open(pid)
-        self.start_ticks = _start_ticks(pid)
+        self.start_ticks = start_ticks_of(pid)
 
     @classmethod
     def of_thread(cls, thread_id: int, connection: socket.socket | None = None) -> LocalProcess | None:
@@ -111,7 +111,8 @@ def _ended(descriptor: int) -> bool:
     return bool(poll.poll(0))
 
 
-def _start_ticks(pid: int) -> int:
+def start_ticks_of(pid: int) -> int:
+    """Returns when a process started, in clock ticks since the boot; 0 for one that has ended."""
     try:
         return start_ticks_in(Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace"))
     except (OSError, IndexError):

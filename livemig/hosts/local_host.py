@@ -11,8 +11,9 @@ import tempfile
 from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 
-from livemig.hosts import confinement, open_files, page_map, places, process
+from livemig.hosts import confinement, launch_folder, open_files, page_map, places, process
 from livemig.hosts.host import HostIdentity, HostWay, machine_of
+from livemig.hosts.launch_folder import LaunchClaim
 from livemig.hosts.local import LocalProcess
 from livemig.hosts.open_files import ImageKeys
 from livemig.hosts.process import ProcessFacts, Surroundings
@@ -145,13 +146,22 @@ class LocalHost:
         del program
         return ()
 
-    async def make_launch_folder(self, folder: Path, owner: tuple[int, int]) -> None:
+    async def make_launch_folder(self, folder: Path, owner: tuple[int, int], run_id: str) -> None:
         """Makes the folder of a QEMU to be launched, of its user alone."""
-        places.make_folder(folder, owner)
+        launch_folder.make_folder(folder, owner, run_id)
 
-    async def remove_launch_folder(self, folder: Path) -> None:
+    async def release_launch_folder(self, folder: Path) -> None:
+        """Lets others look at it again."""
+        with contextlib.suppress(OSError):
+            launch_folder.release_folder(folder)
+
+    async def launch_claim(self, folder: Path) -> LaunchClaim | None:
+        """Returns for whom a folder was made by `make_launch_folder`."""
+        return launch_folder.read_claim(folder)
+
+    async def remove_launch_folder(self, folder: Path, run_id: str | None = None) -> None:
         """Removes a folder that `make_launch_folder` made."""
-        places.remove_folder(folder)
+        launch_folder.remove_folder(folder, run_id)
 
     async def remove_dead_socket(self, path: Path) -> None:
         """Removes a socket that nobody listens at any more."""

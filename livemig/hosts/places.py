@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import socket
 import stat
 from pathlib import Path
@@ -79,32 +78,6 @@ def may_write(user: int, group: int, mode: int, owner: Surroundings) -> bool:
     if group == owner.group or group in owner.groups:
         return bool(mode & stat.S_IWGRP)
     return bool(mode & stat.S_IWOTH)
-
-
-def remove_folder(folder: Path) -> None:
-    """Removes the folder of a QEMU that livemig launched and that has ended; leaves any other folder alone."""
-    if (folder / MARKER).exists():
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def make_folder(folder: Path, owner: tuple[int, int]) -> None:
-    """Makes the folder of a QEMU to be launched, and the file for what it writes, of its user alone.
-
-    Raises:
-        OSError: When it can't be; nothing is left then.
-    """
-    try:
-        remove_folder(folder)
-        folder.mkdir(mode=0o700)
-        (folder / MARKER).touch()
-        written = folder / STDERR_NAME
-        written.touch(mode=0o600)
-        if owner[0] != os.geteuid():
-            for path in (folder, written):
-                os.chown(path, *owner)
-    except OSError:
-        remove_folder(folder)
-        raise
 
 
 def remove_dead_socket(path: Path) -> None:

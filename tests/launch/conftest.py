@@ -83,6 +83,7 @@ class Bench:
     async def launch_planned(self, plan: LaunchPlan) -> Launched:
         """Launches what was planned."""
         launched = await launch(plan, timeout_s=20)
+        await launched.release_folder()
         self._launched.append(launched)
         return launched
 

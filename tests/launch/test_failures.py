@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import socket
 import stat
@@ -16,14 +17,19 @@ import pytest
 
 import livemig
 from livemig.core.errors import CommandError, CommandLineError, ConnectError, LaunchError, PlanError, RefusedError
+from livemig.core.status import RunState
 from livemig.engine import connect
-from livemig.engine.launch import launch
+from livemig.engine.host_pool import HostPool
+from livemig.engine.launch import Launched, launch
 from livemig.engine.launch_plan import LaunchOptions
+from livemig.engine.recovered_side import RecoveredSide
+from livemig.engine.run_record import SideRecord
+from livemig.hosts.launch_folder import remove_folder
 from livemig.hosts.local_host import LocalHost
-from livemig.hosts.places import remove_folder
 from livemig.lab.machine import Machine, MachineSettings
 from livemig.qemu.address import Address
-from tests.launch.conftest import Bench, assert_waits, need_root
+from tests.engine.pair import spawn_livemig
+from tests.launch.conftest import Bench, assert_waits, need_root, run_state
 
 pytestmark = pytest.mark.qemu
 
@@ -315,3 +321,71 @@ async def test_a_stranger_at_the_launched_ones_monitor_is_refused(
     assert not _processes_with(f"{bench.folder}/b.qmp.livemig")
     assert stranger.process is not None
     assert bench.adopt(stranger.process.pid).alive
+
+
+@pytest.mark.parametrize("left_over", [False, True], ids=["nothing there", "a folder left over"])
+async def test_of_two_launches_at_once_one_is_refused(bench: Bench, left_over: bool) -> None:
+    """Both have looked before either began: the slower one touches nothing of the other's."""
+    one, other = await bench.source(*BARE, qmp="a.qmp"), await bench.source(*BARE, qmp="c.qmp")
+    if left_over:
+        dead = await bench.launch(one)
+        assert await dead.process.end(5)
+    plans = [await bench.plan(each) for each in (one, other)]
+    for _ in range(4):
+        found = await asyncio.gather(*(launch(plan) for plan in plans), return_exceptions=True)
+        launched = [each for each in found if isinstance(each, Launched)]
+        refused = [each for each in found if isinstance(each, RefusedError)]
+        assert (len(launched), len(refused)) == (1, 1), found
+        assert "another livemig" in str(refused[0])
+        await launched[0].release_folder()
+        await assert_waits(launched[0])
+        assert len(_processes_with(str(plans[0].folder))) == 1
+        assert await launched[0].end()
+        assert {path.suffix for path in bench.folder.iterdir()} == {".qmp", ".stderr"}
+        plans.reverse()
+
+
+async def test_of_two_runs_at_once_to_one_place_one_moves(bench: Bench) -> None:
+    """Two guests, two livemigs, one ``--dst-qmp``: whatever each sees of the other, one arrives and one stays."""
+    async with (
+        Machine(MachineSettings(), folder=bench.folder, name="one") as one,
+        Machine(MachineSettings(), folder=bench.folder, name="two") as two,
+    ):
+        for machine in (one, two):
+            await machine.serial.wait_ready()
+        target = bench.folder / "b.qmp"
+        options = ("--dst-qmp", str(target), "--probation", "0.1s")
+        running = [
+            await spawn_livemig("run", "--json", "--src-qmp", str(machine.qmp_path), *options) for machine in (one, two)
+        ]
+        outputs = [await process.communicate() for process in running]
+        ended = [json.loads(output.splitlines()[-1]) for output, _ in outputs]
+        assert sorted(end["outcome"] for end in ended) == ["completed", "refused"], ended
+        moved = next(number for number, end in enumerate(ended) if end["outcome"] == "completed")
+        stayed = (two, one)[moved]
+        assert await run_state(stayed.qmp_path) is RunState.RUNNING
+        assert await run_state(target) is RunState.RUNNING
+        assert len(_processes_with(f"{target}.livemig")) == 1
+        left = {path.name for path in bench.folder.iterdir() if not path.name.startswith(("one", "two"))}
+        assert left == {"b.qmp", "b.qmp.livemig"}
+
+
+async def test_recovery_leaves_what_another_run_has_launched(bench: Bench) -> None:
+    """A run was killed before it had made its folder; another one's QEMU is in that by now, at the same address."""
+    source = await bench.source(*BARE)
+    plan = await bench.plan(source)
+    launched = await launch(plan, run_id="0000000b")
+    bench.adopt(launched.process.pid)
+    await launched.release_folder()
+    record = SideRecord(address=str(plan.address), own_folder=str(plan.folder))
+    hosts = HostPool()
+    for run_id, found in (("0000000a", None), ("0000000b", launched.process.pid)):
+        side = RecoveredSide("destination", record, run_id, unmarked=False)
+        await side.reach(hosts, launched=True, timeout_s=5.0)
+        assert (side.process and side.process.pid) == found
+        assert await side.is_gone() is (found is None)
+        await side.close()
+    await LocalHost().remove_launch_folder(plan.folder)
+    assert plan.folder.exists()  # somebody listens in it
+    await assert_waits(launched)
+    await launched.end()

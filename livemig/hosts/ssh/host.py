@@ -12,6 +12,7 @@ from pathlib import Path
 from livemig.core.errors import ConnectError, HostError
 from livemig.hosts.confinement import Confinement, capabilities_in
 from livemig.hosts.host import HostIdentity, machine_of
+from livemig.hosts.launch_folder import LaunchClaim
 from livemig.hosts.open_files import ImageKeys
 from livemig.hosts.process import (
     PORT_TABLES,
@@ -24,7 +25,7 @@ from livemig.hosts.process import (
     unit_in,
     who_restarts,
 )
-from livemig.hosts.ssh import places, reading
+from livemig.hosts.ssh import launch_folder, places, reading
 from livemig.hosts.ssh.link import Link
 from livemig.hosts.ssh.page_map import touched_shares
 from livemig.hosts.ssh.process import RemoteProcess, RemoteProgram
@@ -260,13 +261,22 @@ class RemoteHost:
         """Returns what is missing for a start as it is meant, or not allowed."""
         return await why_no_start(self.link, self.name, self.user_id, program)
 
-    async def make_launch_folder(self, folder: Path, owner: tuple[int, int]) -> None:
+    async def make_launch_folder(self, folder: Path, owner: tuple[int, int], run_id: str) -> None:
         """Makes the folder of a QEMU to be launched, of its user alone."""
-        await places.make_launch_folder(self.link, str(folder), self._given_to(owner))
+        await launch_folder.make_folder(self.link, str(folder), self._given_to(owner), run_id)
 
-    async def remove_launch_folder(self, folder: Path) -> None:
+    async def release_launch_folder(self, folder: Path) -> None:
+        """Lets others look at it again."""
+        with contextlib.suppress(HostError):
+            await launch_folder.release_folder(self.link, str(folder))
+
+    async def launch_claim(self, folder: Path) -> LaunchClaim | None:
+        """Returns for whom a folder was made by `make_launch_folder`."""
+        return await launch_folder.read_claim(self.link, str(folder))
+
+    async def remove_launch_folder(self, folder: Path, run_id: str | None = None) -> None:
         """Removes a folder that `make_launch_folder` made."""
-        await places.remove_launch_folder(self.link, str(folder))
+        await launch_folder.remove_folder(self.link, str(folder), run_id)
 
     async def remove_dead_socket(self, path: Path) -> None:
         """Removes a socket that nobody listens at any more."""

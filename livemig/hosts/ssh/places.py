@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Iterable, Iterator
 
 from livemig.core.errors import ConnectError
-from livemig.hosts.places import MARKER, STDERR_NAME, may_write
+from livemig.hosts.places import MARKER, may_write
 from livemig.hosts.process import Surroundings
 from livemig.hosts.ssh.link import Link
 
@@ -112,25 +112,6 @@ async def why_no_folder(link: Link, folder: str, owner: Surroundings) -> tuple[s
     return tuple(reasons)
 
 
-async def make_launch_folder(link: Link, folder: str, owner: tuple[int, int] | None) -> None:
-    """Makes the folder of a QEMU to be launched, and the file for what it writes.
-
-    Raises:
-        OSError: When it can't be; nothing is left then.
-    """
-    quoted, marker, written = (_q(each) for each in (folder, f"{folder}/{MARKER}", f"{folder}/{STDERR_NAME}"))
-    given = "" if owner is None else f" && chown {owner[0]}:{owner[1]} {quoted} {written}"
-    await remove_launch_folder(link, folder)
-    await _must(
-        link, f"umask 077; mkdir {quoted} && {{ : >{marker} && : >{written}{given} || {{ rm -rf {quoted}; false; }}; }}"
-    )
-
-
-async def remove_launch_folder(link: Link, folder: str) -> None:
-    """Removes a folder that `make_launch_folder` made; leaves any other alone."""
-    await link.run(f"[ -e {_q(posixpath.join(folder, MARKER))} ] && rm -rf -- {_q(folder)}")
-
-
 async def remove_dead_socket(link: Link, path: str) -> None:
     """Removes a socket that nobody listens at any more."""
     there = (await link.run(f"[ -S {_q(path)} ]")).status == 0
@@ -145,7 +126,7 @@ async def make_private_folder(link: Link, owner: tuple[int, int] | None, run_id:
         OSError: When it can't be made, or not given to that user; nothing is left then.
     """
     given = "" if owner is None else f' && {{ chown {owner[0]}:{owner[1]} "$f" || {{ rmdir "$f"; false; }}; }}'
-    return await _must(
+    return await must(
         link, f'umask 077; f=$(mktemp -d "${{TMPDIR:-/tmp}}/livemig-{run_id}-XXXXXXXXXX"){given} && echo "$f"'
     )
 
@@ -157,12 +138,17 @@ async def write_secret(link: Link, path: str, text: str, owner: tuple[int, int] 
         OSError: When it can't be made; nothing is left then.
     """
     given = "" if owner is None else f" && chown {owner[0]}:{owner[1]} {_q(path)}"
-    await _must(
+    await must(
         link, f"umask 077; set -C; {{ echo {_q(text.rstrip())} >{_q(path)}{given}; }} || {{ rm -f {_q(path)}; false; }}"
     )
 
 
-async def _must(link: Link, script: str) -> str:
+async def must(link: Link, script: str) -> str:
+    """Runs a script that has to succeed; returns what it wrote.
+
+    Raises:
+        OSError: When it fails.
+    """
     answer = await link.run(script)
     if answer.status != 0:
         words = answer.text.splitlines()

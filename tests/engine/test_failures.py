@@ -151,6 +151,41 @@ async def test_destination_killed(pair: Pair, moment_s: float) -> None:
     await pair.assert_settings_restored("source")
 
 
+@pytest.mark.parametrize("after_s", [0.0, 0.003, 0.02, 0.1])
+async def test_destination_killed_in_the_switchover(pair: Pair, after_s: float, monkeypatch) -> None:
+    """SIGKILL at the source's STOP or soon after, with nothing that holds the switchover back: what is said is so.
+
+    The link is slow, so that most of these come while the rest is sent; a late one finds the guest at the destination.
+    """
+    await pair.start(msgspec.structs.replace(LOADED, working_set_bytes=4 * MiB, dirty_rate_bytes_s=400 * MiB))
+    async with await Monitor.connect(str(pair.source.spare_qmp_path), name="test") as monitor:
+        with monitor.subscribe("STOP") as stream:
+
+            async def kill() -> None:
+                await stream.wait_for("STOP", timeout_s=60)
+                await asyncio.sleep(after_s)
+                os.kill(pair.destination.pid, signal.SIGKILL)
+
+            killing = asyncio.create_task(kill())
+            async with Proxy.between(monkeypatch, bytes_s=60 * MiB):
+                report, _ = await pair.migrate(livemig.Plan(probation_s=0.1, downtime_limit_s=0.4))
+            await killing
+
+    states = await pair.run_states()
+    assert states["destination"] == "gone"
+    if report.outcome is livemig.Outcome.COMPLETED:  # the kill came after all had been seen to
+        assert states["source"] in ("gone", "postmigrate")
+        return
+    expected = {"running": livemig.RunningOn.SOURCE, "postmigrate": livemig.RunningOn.NONE}
+    assert report.running_on is expected[states["source"]], (report, states)
+    if states["source"] == "running":
+        assert report.outcome is livemig.Outcome.FAILED, report.reason
+        await pair.assert_runs_only("source")
+        await pair.assert_settings_restored("source")
+    else:
+        assert report.outcome is livemig.Outcome.UNKNOWN, report.reason
+
+
 @pytest.mark.parametrize("moment_s", RANDOM_MOMENTS_S)
 async def test_source_killed(pair: Pair, moment_s: float) -> None:
     """SIGKILL of the source while it copies: the guest is lost, and nothing pretends otherwise."""

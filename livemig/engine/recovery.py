@@ -152,7 +152,7 @@ def _told(run: RecoveryRun, verdict: Verdict, *, steps: tuple[str, ...], dry_run
         outcome=outcome,
         running_on=verdict.running_on or RunningOn.UNKNOWN,
         guest_state=run.guest_state(verdict),
-        reason=verdict.reason,
+        reason="; ".join((verdict.reason, *run.refusals(verdict))),
         warnings=(*run.warnings, *run.left),
         recovered=True,
         left=tuple(run.left),

@@ -133,6 +133,10 @@ class RecoveryRun:
         reading = readings[0 if verdict.running_on is RunningOn.SOURCE else 1]
         return "unknown" if isinstance(reading.state, Absence) else str(reading.state)
 
+    def refusals(self, verdict: Verdict) -> tuple[str, ...]:
+        """Returns what a QEMU refused to do, where that has left the guest without a place to run."""
+        return tuple(self._settlement.refusals) if verdict.outcome is Outcome.UNKNOWN else ()
+
     def known(self) -> tuple[str, ...]:
         """Returns what each side said last and what the journal says, one line each."""
         source, destination = self._settlement.readings or (Reading(Absence.UNREACHABLE), Reading(Absence.UNREACHABLE))

@@ -397,6 +397,8 @@ class Run:
         causes = [policy.cancel_reason, policy.failure_reason, self._failure]
         if verdict.outcome is Outcome.COMPLETED:
             causes = [policy.cancel_reason and f"{policy.cancel_reason}, but too late"]
+        if verdict.outcome is Outcome.UNKNOWN:
+            causes += settlement.refusals
         if verdict.outcome is Outcome.FAILED:
             if settlement.continued is not None and settlement.continued.refused:
                 causes.append(f"destination: {settlement.continued.refusal}")

@@ -7,13 +7,12 @@ retire the source. What to do is decided in `livemig.core.outcome` alone.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Awaitable, Callable
 
 import msgspec
 
-from livemig.core.errors import LivemigError
+from livemig.core.errors import CommandError, LivemigError
 from livemig.core.evidence import Continuation, Evidence, learn
 from livemig.core.outcome import Situation, Step, Verdict, intend, settle
 from livemig.core.readings import Absence, Reading
@@ -47,6 +46,7 @@ class Settlement:
         readings: What both sides said last.
         error_texts: QEMU's own words for what failed, as far as it had any.
         continued: What came of the last ``cont`` at the destination, or None.
+        refusals: What QEMU refused to do for the end, in its own words; the last step of them all may have succeeded.
     """
 
     def __init__(
@@ -77,6 +77,7 @@ class Settlement:
         self.readings: tuple[Reading, Reading] | None = None
         self.error_texts: list[str] = []
         self.continued: Continued | None = None
+        self.refusals: list[str] = []
         self._source, self._destination, self._watch = source, destination, watch
         self._migrating = migrating
         self._tell_step, self._keep, self._retire = tell_step, keep, retire
@@ -160,7 +161,7 @@ class Settlement:
         return Reading(state, observation.status)
 
     async def _perform(self, step: Step) -> None:
-        with contextlib.suppress(LivemigError):
+        try:
             match step:
                 case Step.CANCEL:
                     await self._source.monitor.execute("migrate_cancel", timeout_s=STEP_BOUND_S)
@@ -178,6 +179,11 @@ class Settlement:
                     await self._retire()
                 case _:
                     pass  # `intend` has condemned the destination; the rest are ends
+        except CommandError as error:
+            if str(error) not in self.refusals:
+                self.refusals.append(str(error))
+        except LivemigError:
+            pass  # what it did is read
 
     def note_continued(self, continued: Continued) -> None:
         """Adds to the evidence what came of ``cont`` at the destination.
@@ -186,6 +192,8 @@ class Settlement:
         """
         first = self.continued is None
         self.continued = continued
+        if continued.refused and continued.refusal not in self.refusals:
+            self.refusals.append(continued.refusal)
         if continued.runs:
             continuation = Continuation.RAN
         elif continued.refused and first:

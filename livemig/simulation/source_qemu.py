@@ -138,7 +138,8 @@ class SourceQemu:
         yield self.now_s + self.costs.setup_s
         self._sync()
         self.setup_ms = self.clock_ms - self.started_ms
-        self.set_status(MigrationStatus.ACTIVE)
+        if self.status is MigrationStatus.SETUP:  # else it was cancelled meanwhile, and stays so
+            self.set_status(MigrationStatus.ACTIVE)
         yield from self._copy()
         if self.status is MigrationStatus.ACTIVE:
             yield from self._complete()

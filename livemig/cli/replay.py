@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 import msgspec
 
+from livemig.cli.forecast_words import forecast_line
 from livemig.core.errors import LivemigError
 from livemig.core.policy import Decision
 from livemig.core.trace import decode_trace
@@ -19,7 +20,7 @@ DIFFERENT = 1
 
 
 def replay_trace(path: Path, *, policy: str | None, as_json: bool) -> int:
-    """Replays a trace; returns 0 when its decisions are reproduced, or another policy was asked, 1 when any differs.
+    """Replays a trace; returns 0 when decisions and forecasts are reproduced, or another policy was asked, else 1.
 
     Raises:
         click.ClickException: When the trace can't be read.
@@ -41,7 +42,7 @@ def replay_trace(path: Path, *, policy: str | None, as_json: bool) -> int:
         sys.stdout.write(_json(found))
     else:
         sys.stdout.write(_text(found))
-    return DIFFERENT if found.differences else 0
+    return 0 if found.reproduced else DIFFERENT
 
 
 def _other_json(other: Otherwise) -> str:
@@ -73,13 +74,17 @@ def _other_text(other: Otherwise) -> str:
 
 def _json(found: Replay) -> str:
     decisions = ({"event": "decision", "input": number, "decision": made} for number, made in found.decisions)
-    differences = ({"event": "difference", **msgspec.structs.asdict(one)} for one in found.differences)
+    differences = [{"event": "difference", **msgspec.structs.asdict(one)} for one in found.differences]
+    differences += [
+        {"event": "forecast_difference", **msgspec.structs.asdict(one)} for one in found.forecast_differences
+    ]
     ended = {
         "event": "ended",
         "id": found.header.id,
         "input_count": found.input_count,
         "decision_count": len(found.decisions),
         "difference_count": len(found.differences),
+        "forecast_difference_count": len(found.forecast_differences),
     }
     return "".join(f"{msgspec.json.encode(line).decode()}\n" for line in (*decisions, *differences, ended))
 
@@ -90,7 +95,12 @@ def _text(found: Replay) -> str:
     for one in found.differences:
         lines.append(f"DIFFERS at input {one.input_number}: recorded {_words(one.recorded)}")
         lines.append(f"        now: {_words(one.replayed)}")
-    verdict = f"{len(found.differences)} differ" if found.differences else "all reproduced"
+    for other in found.forecast_differences:
+        lines.append(f"DIFFERS: recorded {forecast_line(other.recorded)}")
+        lines.append(f"         now: {'none' if other.replayed is None else forecast_line(other.replayed)}")
+    verdict = "all reproduced"
+    if not found.reproduced:
+        verdict = f"{len(found.differences)} decisions and {len(found.forecast_differences)} forecasts differ"
     lines.append(f"{found.input_count} inputs, {len(found.decisions)} decisions: {verdict}")
     return "\n".join(lines) + "\n"
 

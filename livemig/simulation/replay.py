@@ -44,12 +44,12 @@ class ForecastDifference(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         at: When it was made, in the forecast's own words.
-        recorded: What the trace holds; None where it holds none.
+        recorded: What the trace holds.
         replayed: What is forecast now; None where nothing is.
     """
 
     at: str
-    recorded: Forecast | None
+    recorded: Forecast
     replayed: Forecast | None
 
 
@@ -62,7 +62,8 @@ class Replay(msgspec.Struct, frozen=True, kw_only=True):
         decisions: The decisions now, each with the number of its input.
         differences: Where they differ from the trace; empty when it is reproduced.
         forecasts: The forecasts now.
-        forecast_differences: Where those differ from the trace.
+        forecast_differences: Where those differ from the trace. What the trace does not hold is not held against them:
+            a simulated run makes no forecasts, and one that ended in the switchover none at the commit.
     """
 
     header: TraceHeader
@@ -131,18 +132,16 @@ def _forecast(outlook: Outlook, due: Due | None) -> None:
 
 
 def _forecast_differences(recorded: list[Forecast], replayed: list[Forecast]) -> tuple[ForecastDifference, ...]:
-    before, now = ({forecast.at: forecast for forecast in some} for some in (recorded, replayed))
+    now = {forecast.at: forecast for forecast in replayed}
     return tuple(
-        ForecastDifference(at=at, recorded=before.get(at), replayed=now.get(at))
-        for at in dict.fromkeys((*before, *now))
-        if not _same(before.get(at), now.get(at))
+        ForecastDifference(at=before.at, recorded=before, replayed=now.get(before.at))
+        for before in recorded
+        if not _same(before, now.get(before.at))
     )
 
 
-def _same(one: Forecast | None, other: Forecast | None) -> bool:
-    if one is None or other is None:
-        return one is other
-    return all(_close(a, b) for a, b in zip(_figures(one), _figures(other), strict=True))
+def _same(one: Forecast, other: Forecast | None) -> bool:
+    return other is not None and all(_close(a, b) for a, b in zip(_figures(one), _figures(other), strict=True))
 
 
 def _figures(forecast: Forecast) -> tuple[Interval | None, ...]:

@@ -11,6 +11,9 @@ from livemig.core.units import format_duration, format_size
 
 SURE = 0.995
 """From here on a probability is told as a certainty."""
+BOUNDS = {"time": "at least ", "downtime": "at most ", "sent": "at least "}
+"""What a forecast of the first crossing is to a rule that holds out for less downtime."""
+FIRST_CROSSING = "the forecast is of the first crossing of the limit; --prefer downtime holds out for less downtime"
 
 
 def forecast_line(forecast: Forecast) -> str:
@@ -29,13 +32,21 @@ def verdict(forecast: Forecast) -> str:
 
 
 def figures(forecast: Forecast) -> list[tuple[str, str]]:
-    """Returns the figures by name, each with its 90 % interval; none where it can't converge."""
+    """Returns the figures by name, each with its 90 % interval; none where it can't converge.
+
+    A forecast of the first crossing bounds what ``--prefer downtime`` does, and says so.
+    """
     found = [
         ("time", forecast.total_s, format_duration),
         ("downtime", forecast.downtime_s, format_duration),
         ("sent", forecast.sent_bytes, format_size),
     ]
-    return [(name, between(interval, shown)) for name, interval, shown in found if interval is not None]
+    bounds = BOUNDS if forecast.first_crossing else {}
+    return [
+        (name, bounds.get(name, "") + between(interval, shown))
+        for name, interval, shown in found
+        if interval is not None
+    ]
 
 
 def between(interval: Interval, shown: Callable[[float], str]) -> str:
@@ -59,7 +70,10 @@ def against_actual(report: Report) -> list[str]:
         _cell(downtime_s, format_duration),
         _cell(report.sent_bytes if completed else None, format_size),
     )
-    return aligned([*rows, actual])
+    table = aligned([*rows, actual])
+    if any(forecast.first_crossing for forecast in report.forecasts):
+        table.append(FIRST_CROSSING)
+    return table
 
 
 def _worth_showing(forecasts: Sequence[Forecast]) -> list[Forecast]:

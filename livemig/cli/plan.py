@@ -85,6 +85,8 @@ def _figures(report: PlanReport) -> list[str]:
         return []
     lines = [f"{name:<12} {text}" for name, text in words.figures(forecast)]
     lines.append(f"{'rests on':<12} {forecast.basis}")
+    if forecast.first_crossing:
+        lines.append(f"{'beware':<12} {words.FIRST_CROSSING}")
     if report.least_bandwidth_bytes_s is not None:
         lines.append(f"{'least':<12} {format_rate(report.least_bandwidth_bytes_s)} converges within the limit")
     return lines

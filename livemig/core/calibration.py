@@ -39,9 +39,16 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def calibrate(past: Sequence[PastMigration], kind: str) -> Calibration:
-    """Learns the factors from past forecasts of one kind: ``start``, ``round`` or ``commit``."""
+    """Learns the factors from past forecasts of one kind: ``start``, ``round`` or ``commit``.
+
+    Not from those that were of the first crossing alone, which was not taken.
+    """
     pairs = [
-        (one, forecast) for one in past if one.completed for forecast in one.forecasts if kind_of(forecast.at) == kind
+        (one, forecast)
+        for one in past
+        if one.completed
+        for forecast in one.forecasts
+        if kind_of(forecast.at) == kind and not forecast.first_crossing
     ]
     return Calibration(
         total=_factor([_score(forecast.total_s, one.total_s, forecast.widened[0]) for one, forecast in pairs]),

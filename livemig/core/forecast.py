@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from livemig.core.calibration import Calibration, stretched
 from livemig.core.dirty_curve import CurveTable
 from livemig.core.pace import Pace
-from livemig.core.plan import Plan
+from livemig.core.plan import Plan, Prefer
 from livemig.core.prediction import Forecast, Interval
 from livemig.core.scan import (
     CAPPED_SLOT_S,
@@ -255,6 +255,7 @@ def summarise(
 ) -> Forecast:
     """Puts the particles into figures; intervals are those of the particles that converged, widened by experience."""
     which = reached.converged
+    first_crossing = plan.prefer is Prefer.DOWNTIME and at != "commit"
     converges = float(np.mean(which))
     if not which.any():
         return Forecast(
@@ -266,6 +267,7 @@ def summarise(
             downtime_s=None,
             sent_bytes=None,
             basis=basis,
+            first_crossing=first_crossing,
         )
     unsure_slots, unsure_sent_slots = (
         (UNSURE_SLOTS_STOPPED, UNSURE_SENT_SLOTS_STOPPED) if at == "commit" else (UNSURE_SLOTS, UNSURE_SLOTS)
@@ -293,6 +295,7 @@ def summarise(
         downtime_s=downtime_s,
         sent_bytes=all_bytes,
         basis=basis,
+        first_crossing=first_crossing,
         widened=(calibration.total, calibration.downtime, calibration.sent),
     )
 

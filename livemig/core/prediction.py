@@ -19,6 +19,8 @@ class Forecast(msgspec.Struct, frozen=True, kw_only=True):
         total_s: Seconds from ``migrate`` to the guest running at the destination; None when it can't converge.
         downtime_s: Seconds that the guest stands still; None when it can't converge.
         sent_bytes: What goes over the wire; None when it can't converge.
+        first_crossing: Whether it is of the first crossing of the limit alone, while the rule holds out for less
+            downtime (``prefer downtime``): then it may take longer than this, and stand still for less.
         widened: By what factor experience widened the intervals of time, downtime and bytes.
         basis: What it rests on, in words: sampling, history, the rounds so far, or next to nothing.
     """
@@ -31,4 +33,5 @@ class Forecast(msgspec.Struct, frozen=True, kw_only=True):
     downtime_s: Interval | None
     sent_bytes: Interval | None
     basis: str
+    first_crossing: bool = False
     widened: tuple[float, float, float] = (1.0, 1.0, 1.0)

@@ -180,6 +180,8 @@ def test_intervals_learn_from_how_earlier_ones_turned_out():
     assert calibrate(missed, "start").total > 2
     assert calibrate(hit, "start").total < 1.3
     assert calibrate(missed, "round") == Calibration()
+    held_out = [past(total_s=20.0, forecasts=(msgspec.structs.replace(said, first_crossing=True),)) for _ in range(30)]
+    assert calibrate(held_out, "start") == Calibration()
     assert stretched((9.0, 10.0, 11.0), 2.0) == pytest.approx((8.0, 10.0, 12.0))
     assert stretched((9.0, 10.0, 11.0), 2.0, least=3.0) == pytest.approx((4.0, 10.0, 16.0))
     assert stretched((9.0, 10.0, 11.0), 4.0, offset=8.0)[0] > 8.0

@@ -301,7 +301,8 @@ class Policy:
         if plan.deadline_s is None or time_s < plan.deadline_s or self._limits.lifted:
             return self._decide()
         if plan.at_deadline is AtDeadline.CANCEL:
-            return self._cancel(f"the deadline of {format_duration(plan.deadline_s)} has come", time_s)
+            remedy = f": {self._wanted.remedy}" if self._wanted.remedy else ""
+            return self._cancel(f"the deadline of {format_duration(plan.deadline_s)} has come{remedy}", time_s)
         self._limits.lift()
         return self._decide(
             *self._settings(),

@@ -23,12 +23,14 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
             QEMU's own estimate, the last slot. Taken only where QEMU has that parameter.
         reason: Why it is so now, in words.
         hopeless: Why this can't end well, and what would do; empty while it may.
+        remedy: What would do, as far as what was left so far tells: for who runs out of time. Changes no setting.
     """
 
     downtime_limit_s: float
     switchover_bytes_s: float | None = None
     reason: str = ""
     hopeless: str = ""
+    remedy: str = ""
 
 
 class Rule(Protocol):

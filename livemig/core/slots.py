@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from math import exp, log
+from math import exp, log, sqrt
 from statistics import median
 
 from livemig.core.observation import Observation
@@ -21,8 +21,8 @@ SAFE_LEAST_RATIO = 0.4
 """A link that wavers more than that can't be foretold by its deviation."""
 FEW = 10
 """So few slots tell no more than half of what a link does: its deviations last."""
-LOOK_S = 0.2
-"""How far apart the slots are that are seen."""
+SLOT_S, LOOK_S = 0.1, 0.2
+"""How long a slot is, and how far apart those are that are seen."""
 SURE_DEVIATIONS = 2.6
 """99.5 % of a normal distribution lie above its mean less so many deviations."""
 
@@ -55,9 +55,9 @@ class Slots:
         return None if self._last is None else self._last.throughput_bytes_s or None
 
     def safe_ratio(self, cap_bytes_s: float | None, span_s: float) -> float:
-        """What share of the last slots' the link carries over the next span with 99.5 %; 1 where nothing wavers.
+        """What share of the last slot's the link carries over the next span with 99.5 %; 1 where nothing wavers.
 
-        By how far one slot was from the next: what has wavered for long is in the last slots already. Under a cap that
+        By how far one slot was from the next: what has wavered for long is in the last slot already. Under a cap that
         holds it is 1: the last step, which no cap holds, has at least what the cap allows.
         """
         if len(self._bytes_s) < SPREAD_LEAST_COUNT:
@@ -65,13 +65,17 @@ class Slots:
         if cap_bytes_s is not None and median(self._bytes_s) >= CAP_SHARE * cap_bytes_s:
             return 1.0
         steps = sorted(abs(log(after / before)) for before, after in pairwise(self._bytes_s))
-        deviation = 1.4826 * median(steps) * max(1.0, span_s / LOOK_S) ** 0.5
+        deviation = 1.4826 * median(steps) * _steps_off(span_s)
         if deviation <= NOISE_LEAST_RATIO:
             return 1.0
         doubt = (1.0 + FEW / len(steps)) ** 0.5
         return max(SAFE_LEAST_RATIO, exp(-SURE_DEVIATIONS * doubt * deviation))
 
-    @property
-    def last_bytes_s(self) -> float | None:
-        """The median of the last three."""
-        return median(self._bytes_s[-3:]) if self._bytes_s else None
+
+def _steps_off(span_s: float) -> float:
+    """How far the mean over the next span is off the last slot's, in steps from one slot that is seen to the next.
+
+    Of what walks at random two means differ by what lies between them, and by a third of the length of either.
+    """
+    step_s = LOOK_S - SLOT_S + 2 * SLOT_S / 3
+    return sqrt((SLOT_S + span_s) / 3 / step_s)

@@ -1,21 +1,23 @@
 """livemig's own rule for the switchover: what may be left when QEMU fires. Pure; `livemig.core.policy` is around it.
 
-It never lets QEMU fire at more than the user's limit less the fixed part of a switchover, at the bandwidth that the
-link has shown to have with 99.5 %. Within that,
+It never lets QEMU fire at more than the user's limit less the fixed part of a switchover, at what the link will carry
+with 99.5 %. That is told as a share of QEMU's own last slot, by ``downtime-limit`` alone: a bandwidth of ours would be
+older than that slot, and would stay where it is while livemig stalls and the link slows. Within that,
 
 - ``prefer time`` fires at the first crossing;
-- ``prefer downtime`` holds out for a reservation value: far below the guest's floor at first, since a calm moment or
-  the trough of a period may come, then rising through what the floor may be, and to the limit before the time is over.
+- ``prefer downtime`` holds out for a reservation value: next to nothing at first, since a calm moment or the trough of
+  a period may come, then rising to the least that was left lately, and to the limit before the time is over.
 
-The floor comes from D(T), fitted to the rounds (`livemig.core.reach`). Where even half the guest's pace would keep it
-above the limit, it says that there is no hope, and what would do.
+Where by D(T), fitted to the rounds (`livemig.core.reach`), even a third of the guest's pace would leave more than QEMU
+is allowed, it says that there is no hope, and what would do; without a deadline also where it has tried for long.
 """
 
 from __future__ import annotations
 
 from math import log
-from statistics import median
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from livemig.core.dirty_sample import DirtySample
 from livemig.core.inputs import Prepared
@@ -45,13 +47,14 @@ of what the destination never had. Such a page takes longer there than those tha
 FIT_PERIOD_S = 0.5
 """A fit takes some milliseconds: at most one in this time."""
 DECAY_RATIO = 0.93
-"""Rounds that leave less than this share of the round before are still on their way down to the floor."""
-DECAYED_AFTER = 2
+"""Rounds that leave less than this share of the round before are still on their way down."""
 CHANGE_LEAST_RATIO = 0.05
 """A threshold that moves by less is not worth a command."""
+MORE_LEAST_RATIO = 0.15
+"""A link that proves steadier by less is not, either."""
 
-FIRST_SHARE, LAST_SHARE = 0.1, 1.15
-"""The reservation value goes from the one to the other share of the floor."""
+LEAST_SHARE, LATELY_S = 1.05, 8.0
+"""The reservation value rises to this share of the least that was left in so long a time."""
 PATIENCE_SHARE = 0.75
 """In this share of the time there is; in what is left it goes on to the limit."""
 RESERVE_SHARE, RESERVE_LEAST_S = 0.15, 1.5
@@ -59,14 +62,17 @@ RESERVE_SHARE, RESERVE_LEAST_S = 0.15, 1.5
 RESERVE_NEAR_S, STEADY_RATIO = 0.3, 0.8
 """The same, where the last round left much less than the limit and the link is steady: the next slot crosses it."""
 HOLD_LEAST_S = 10.0
-"""Without a deadline it holds out as long as the first copy took, and so long at least."""
-TIGHT_RATIO = 0.7
-"""A floor above this share of the limit: holding out gains little and may miss the limit."""
-SLIPPING_AFTER, SLIPPING_SHARE, SLIPPING_RATIO = 6, 0.6, 1.05
-RISING_AFTER, RISING_RATE_S, RISING_SIGNIFICANCE = 5, 0.02, 4.0
+"""Without a deadline it holds out as long as the first copy took, and so long at least; and then as long once more for
+the limit itself."""
+TIGHT_RATIO, TIGHT_WAIT_S = 0.7, 4.0
+"""What comes down no more and is above this share of the limit: holding out gains little and may miss the limit. The
+nearer it is, the shorter a trough is waited for: so long for what leaves nothing."""
+RISING_AFTER, RISING_RATE_S, RISING_SIGNIFICANCE = 5, 0.02, 3.0
 """So many rounds that show growth by so much a second, so clearly: it gets no better."""
-RISING_WINDOW_S, RISING_MOST_RATIO = 4.0, 2.0
-"""Over that window; what has more than doubled may as well come down again."""
+RISING_WINDOW_S, RISING_SHARE = 4.0, 1.15
+"""Over that window; then this share of what was left last is taken."""
+SWINGING_RATIO = 2.0
+"""What is more than so many times the least that was left lately may as well come down again."""
 WORTH_RATIO = 0.5
 """It waits the whole of its patience for a gain of this share of the downtime; for less, in proportion."""
 
@@ -99,30 +105,30 @@ class Switchover:
     def __init__(self) -> None:
         self._plan = Plan()
         self._page_count = 1.0
-        self._takes_switchover_bandwidth = False
         self._tracker, self._slots = RoundTracker(), Slots()
         self._samples: list[DirtySample] = []
         self._left_s: list[tuple[float, float]] = []
-        self._floors_s: list[float] = []
         self._copied_s: float | None = None
         self._remaining_bytes = 0
         self._first_remaining_bytes = self._passed_bytes = 0.0
+        self._ratio = 1.0
         self._reach: Reach | None = None
         self._fitted_s = 0.0
-        self._hopeless = ""
+        self._hopeless, self._tired = "", False
+        self._trying_since_s = 0.0
         self._last = first_crossing(self._plan)
 
     def begin(self, plan: Plan, seen: Prepared) -> Wanted:
         """Takes what is known before ``migrate``."""
         self._plan = plan
         self._page_count = max(1.0, seen.memory_bytes / PAGE_BYTES)
-        self._takes_switchover_bandwidth = seen.takes_switchover_bandwidth
         self._last = self._want(seen.time_s)
         return self._last
 
     def observe(self, observation: Observation) -> Wanted:
         """Takes a reply of the source while its guest runs and memory is copied."""
         self._slots.observe(observation)
+        self._trust()
         finished = self._tracker.observe(observation)
         if finished is not None:
             self._round(finished)
@@ -131,15 +137,17 @@ class Switchover:
 
     def passed(self, time_s: float) -> Wanted:
         """Takes that time went by; what would change next to nothing stays as it is."""
+        self._tire(time_s)
         wanted, last = self._want(time_s), self._last
         moved = abs(log(wanted.downtime_limit_s / last.downtime_limit_s)) > CHANGE_LEAST_RATIO
-        if moved or wanted.hopeless != last.hopeless or wanted.switchover_bytes_s != last.switchover_bytes_s:
-            self._last = wanted
+        kept = not moved and wanted.hopeless == last.hopeless
+        self._last = msgspec.structs.replace(last, remedy=wanted.remedy) if kept else wanted
         return self._last
 
     def tuned(self, plan: Plan, time_s: float) -> Wanted:
         """Takes a changed plan."""
-        self._plan, self._hopeless = plan, ""
+        self._plan, self._hopeless, self._tired, self._trying_since_s = plan, "", False, time_s
+        self._trust()
         self._last = self._want(time_s)
         return self._last
 
@@ -172,37 +180,36 @@ class Switchover:
         return finished.newly_dirtied_bytes / (1.0 - old_share if old_share < MOST_OLD_SHARE else 1.0)
 
     def _want(self, time_s: float) -> Wanted:
-        wanted = first_crossing(self._plan)
-        limit_s = wanted.downtime_limit_s
-        ratio = self._slots.safe_ratio(self._plan.bandwidth_bytes_s, limit_s)
-        last_bytes_s = self._slots.last_bytes_s
-        switchover_bytes_s = None
-        if ratio < 1.0 and self._takes_switchover_bandwidth and last_bytes_s:
-            switchover_bytes_s = self._steady(last_bytes_s * ratio)
-        else:
-            limit_s *= ratio
-        if self._copied_s is None and self._much_is_fresh(limit_s):
-            limit_s *= FRESH_RATIO
-        limit_s = max(limit_s, DOWNTIME_LIMIT_LEAST_S)
-        reason = wanted.reason
+        limit_s, reason = self._allowed_s(), first_crossing(self._plan).reason
+        if self._ratio < 1.0:
+            reason += f", at {self._ratio:.0%} of what the link carried last: so much is sure"
         if self._plan.prefer is Prefer.DOWNTIME:
             reserved_s = self._reservation_s(time_s, limit_s)
             if reserved_s < limit_s:
                 limit_s = reserved_s
                 reason = f"hold out for what takes {format_duration(reserved_s)} to send"
-        return Wanted(
-            downtime_limit_s=limit_s, switchover_bytes_s=switchover_bytes_s, reason=reason, hopeless=self._hopeless
-        )
+        return Wanted(downtime_limit_s=limit_s, reason=reason, hopeless=self._hopeless, remedy=self._remedy())
+
+    def _allowed_s(self) -> float:
+        """The most that QEMU is allowed, in seconds of sending at its last slot's rate."""
+        limit_s = first_crossing(self._plan).downtime_limit_s * self._ratio
+        if self._copied_s is None and self._much_is_fresh(limit_s):
+            limit_s *= FRESH_RATIO
+        return max(limit_s, DOWNTIME_LIMIT_LEAST_S)
+
+    def _trust(self) -> None:
+        """Looks what share of what the link carried last it carries with 99.5 %, for as long as the limit is.
+
+        Less is heeded at once, more where it is worth a command: what is known of a link wavers, too.
+        """
+        ratio = self._slots.safe_ratio(self._plan.bandwidth_bytes_s, first_crossing(self._plan).downtime_limit_s)
+        if not (1.0 - CHANGE_LEAST_RATIO) * self._ratio < ratio < (1.0 + MORE_LEAST_RATIO) * self._ratio:
+            self._ratio = ratio
 
     def _much_is_fresh(self, limit_s: float) -> bool:
         """Whether the threshold is a large share of memory, by the cap or what was sent last, whichever is more."""
         bytes_s = max(self._slots.middle_bytes_s or 0.0, self._plan.bandwidth_bytes_s or 0.0)
         return limit_s * bytes_s > FRESH_MOST_SHARE * self._page_count * PAGE_BYTES
-
-    def _steady(self, bytes_s: float) -> float:
-        """What moved by next to nothing stays as it is."""
-        last = self._last.switchover_bytes_s
-        return last if last and abs(log(bytes_s / last)) < CHANGE_LEAST_RATIO else bytes_s
 
     def _reservation_s(self, time_s: float, limit_s: float) -> float:
         """What may be left, in seconds of sending, so that nothing better is to be expected in the time there is."""
@@ -213,21 +220,21 @@ class Switchover:
         if time_s >= end_s:
             return limit_s
         last_s = self._left_s[-1][1]
-        lowest_s = min(left_s for seen_s, left_s in self._left_s[-64:] if seen_s > time_s - 8.0 or left_s == last_s)
-        if last_s < RISING_MOST_RATIO * lowest_s and self._rising(time_s):
-            return min(limit_s, LAST_SHARE * last_s)
-        self._fit(time_s)
-        floor_s = min(self._floor_s(), median(self._floors_s or [0.0]))
-        if self._decayed() and (floor_s > TIGHT_RATIO * limit_s or self._slipping(limit_s)):
-            return limit_s
-        first_s = max(least_s, FIRST_SHARE * floor_s)
-        target_s = min(limit_s, max(LAST_SHARE * floor_s, 1.05 * lowest_s, first_s))
+        lately = [left_s for seen_s, left_s in self._left_s[-64:] if seen_s > time_s - LATELY_S]
+        lowest_s = min(lately, default=last_s)
+        if last_s < SWINGING_RATIO * lowest_s:
+            if self._rising(time_s):
+                return min(limit_s, RISING_SHARE * last_s)
+            share = min(left_s for _, left_s in self._left_s[-2:]) / limit_s
+            if self._settled() and share > TIGHT_RATIO and time_s - copied_s > TIGHT_WAIT_S * (1.0 - share):
+                return limit_s
+        target_s = min(limit_s, max(least_s, LEAST_SHARE * lowest_s))
         fixed_s = fixed_downtime_s(self._plan)
-        gain_ratio = 1.0 - (first_s + fixed_s) / (target_s + fixed_s)
+        gain_ratio = 1.0 - (least_s + fixed_s) / (target_s + fixed_s)
         patience_s = PATIENCE_SHARE * (end_s - copied_s) * min(1.0, gain_ratio / WORTH_RATIO)
         patient_s = copied_s + max(patience_s, 1e-3)
         if time_s < patient_s:
-            return float(first_s * (target_s / first_s) ** ((time_s - copied_s) / (patient_s - copied_s)))
+            return float(least_s * (target_s / least_s) ** ((time_s - copied_s) / (patient_s - copied_s)))
         return float(target_s * (limit_s / target_s) ** ((time_s - patient_s) / (end_s - patient_s)))
 
     def _end_s(self, copied_s: float, limit_s: float) -> float:
@@ -236,20 +243,14 @@ class Switchover:
             return copied_s + max(HOLD_LEAST_S, copied_s)
         left_s = self._plan.deadline_s - copied_s
         reserve_s = max(RESERVE_LEAST_S, RESERVE_SHARE * left_s)
-        steady = self._slots.safe_ratio(self._plan.bandwidth_bytes_s, limit_s) > STEADY_RATIO
-        if steady and self._left_s[-1][1] < TIGHT_RATIO * limit_s:
+        if self._ratio > STEADY_RATIO and self._left_s[-1][1] < TIGHT_RATIO * limit_s:
             reserve_s = min(reserve_s, RESERVE_NEAR_S)
         return self._plan.deadline_s - reserve_s
 
-    def _decayed(self) -> bool:
+    def _settled(self) -> bool:
         """Whether the rounds have come down as far as they do."""
         left = [left_s for _, left_s in self._left_s[-2:]]
-        return len(self._left_s) >= DECAYED_AFTER and left[-1] > DECAY_RATIO * left[0]
-
-    def _slipping(self, limit_s: float) -> bool:
-        """Whether what is left is near the limit, and more than a while ago: it may not fit any more soon."""
-        last = [left_s for _, left_s in self._left_s[-SLIPPING_AFTER:]]
-        return SLIPPING_SHARE * limit_s < last[-1] and last[-1] > SLIPPING_RATIO * min(last)
+        return len(left) > 1 and left[-1] > DECAY_RATIO * left[0]
 
     def _rising(self, time_s: float) -> bool:
         """Whether what the rounds leave grows, by a line through their logarithms."""
@@ -266,12 +267,6 @@ class Switchover:
         deviation = (errors / (count - 2) / max(spread, 1e-9)) ** 0.5
         return bool(slope > RISING_RATE_S and slope > RISING_SIGNIFICANCE * deviation)
 
-    def _floor_s(self) -> float:
-        bytes_s = self._slots.middle_bytes_s
-        if self._reach is None or not bytes_s:
-            return 0.0
-        return self._reach.floor(bytes_s).pending_s
-
     def _fit(self, time_s: float) -> None:
         """Fits D(T) to the last rounds, now and then."""
         from livemig.core.reach import Reach
@@ -279,31 +274,51 @@ class Switchover:
         due = self._reach is None or time_s - self._fitted_s >= FIT_PERIOD_S
         if due and self._samples:
             self._reach, self._fitted_s = Reach(self._samples, self._page_count), time_s
-            self._floors_s.append(self._floor_s())
 
     def _judge(self, time_s: float) -> None:
-        """Says that there is no hope, or takes it back."""
-        bytes_s = self._slots.middle_bytes_s
-        limit_s = first_crossing(self._plan).downtime_limit_s
+        """Says that there is no hope, or takes it back; by what QEMU is allowed, as it really is."""
+        bytes_s, allowed_s = self._slots.middle_bytes_s, self._allowed_s()
+        last = [left_s for _, left_s in self._left_s[-HOPELESS_AFTER_ROUNDS:]]
         whole = self._passed_bytes >= WHOLE_PASS_SHARE * self._first_remaining_bytes
-        if len(self._left_s) < HOPELESS_AFTER_ROUNDS or not bytes_s or not whole:
+        if self._tired or len(last) < HOPELESS_AFTER_ROUNDS or not bytes_s or not whole:
             return
-        if min(left_s for _, left_s in self._left_s[-HOPELESS_AFTER_ROUNDS:]) < limit_s:
+        if min(last) < allowed_s:
             self._hopeless = ""
+            return
+        if not self._settled():
             return
         self._fit(time_s)
-        if self._reach is None or self._reach.floor(bytes_s, pace=HOPELESS_PACE).pending_s < limit_s:
+        if self._reach is None or self._reach.floor(bytes_s, pace=HOPELESS_PACE).pending_s < allowed_s:
             self._hopeless = ""
-            return
-        if not self._hopeless:
-            self._hopeless = self._remedy(bytes_s, limit_s)
+        elif not self._hopeless:
+            self._hopeless = (
+                f"the guest dirties its memory too fast for {self._limit_words()}, even at a third of its pace: "
+                f"{self._remedy()}"
+            )
 
-    def _remedy(self, bytes_s: float, limit_s: float) -> str:
-        """Why there is no hope, and what would do: room for what its passes leave is enough at any bandwidth."""
+    def _tire(self, time_s: float) -> None:
+        """Without a deadline nothing else would end what never fits: says so after a while."""
+        if self._plan.deadline_s is not None or self._copied_s is None or not self._left_s or self._hopeless:
+            return
+        tried_s = 2 * max(HOLD_LEAST_S, self._copied_s)
+        if time_s > max(self._copied_s, self._trying_since_s) + tried_s:
+            self._tired = True
+            self._hopeless = f"what is left has not fitted into {self._limit_words()} for {format_duration(tried_s)}: "
+            self._hopeless += self._remedy()
+
+    def _limit_words(self) -> str:
+        sure = f" ({self._ratio:.0%} of it for sure)" if self._ratio < 1.0 else ""
+        limit, rate = format_duration(self._plan.downtime_limit_s), format_rate(self._slots.middle_bytes_s or 0.0)
+        return f"a limit of {limit} at {rate}{sure}"
+
+    def _remedy(self) -> str:
+        """What would do: room for what its passes leave is enough at any bandwidth. Empty while nothing is known."""
+        bytes_s, ratio = self._slots.middle_bytes_s, self._ratio
+        if not self._left_s or not bytes_s:
+            return ""
         left_s = REMEDY_RATIO * max(left_s for _, left_s in self._left_s[-HOPELESS_AFTER_ROUNDS:])
+        limit_s = first_crossing(self._plan).downtime_limit_s
         return (
-            f"the guest dirties its memory too fast for a limit of {format_duration(self._plan.downtime_limit_s)} at "
-            f"{format_rate(bytes_s)}, even at a third of its pace: a downtime limit of "
-            f"{format_duration(left_s + fixed_downtime_s(self._plan))} or a bandwidth of "
-            f"{format_rate(bytes_s * left_s / limit_s)} would do"
+            f"a downtime limit of {format_duration(left_s / ratio + fixed_downtime_s(self._plan))} or a bandwidth of "
+            f"{format_rate(bytes_s * left_s / ratio / limit_s)} would do"
         )

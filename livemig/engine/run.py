@@ -159,7 +159,10 @@ class Run:
             self.live.cancel(failure)
 
     async def _set_limits(self) -> None:
-        takes_bandwidth = "avail-switchover-bandwidth" in await query_parameters(self._source.monitor)
+        parameters = await query_parameters(self._source.monitor)
+        takes_bandwidth = "avail-switchover-bandwidth" in parameters
+        if parameters.get("avail-switchover-bandwidth"):  # else QEMU would reckon the limit with somebody else's figure
+            await self._source.settings.set_switchover_bandwidth(None)
         first = self.live.begin(
             self._source.facts.memory_bytes, self._foresight.known, takes_switchover_bandwidth=takes_bandwidth
         )

@@ -146,6 +146,21 @@ async def test_limits_are_kept_and_reported(pair: Pair) -> None:
     assert report.sent_bytes > 64 * MiB
 
 
+async def test_somebody_elses_switchover_bandwidth_does_not_break_the_limit(pair: Pair) -> None:
+    """QEMU is to reckon with what its own last slot carried; afterwards it has the figure that it had."""
+    await pair.start()
+    async with await Monitor.connect(str(pair.source.spare_qmp_path), name="test") as monitor:
+        await monitor.execute("migrate-set-parameters", {"avail-switchover-bandwidth": 10**11})
+    plan = livemig.Plan(probation_s=0.1, bandwidth_bytes_s=60 * MiB, downtime_limit_s=0.1, keep_source=True)
+
+    report, _ = await pair.migrate(plan)
+
+    assert report.outcome == livemig.Outcome.COMPLETED
+    assert report.round_count >= 2  # with 100 GB/s everything would have fitted in the midst of the first copy
+    after = await migration_settings(pair.source)
+    assert after["parameters"]["avail-switchover-bandwidth"] == 10**11
+
+
 async def test_first_slot_is_guarded(pair: Pair) -> None:
     """A small guest on an unlimited link: QEMU may not stop it before it has counted once, with everything to send."""
     workload = Workload(working_set_bytes=12 * MiB, dirty_rate_bytes_s=4000 * MiB)

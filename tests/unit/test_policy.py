@@ -416,8 +416,8 @@ def test_a_destination_that_never_connects_is_given_up():
 
 
 def test_slow_is_not_frozen():
-    """One byte or one sync in four seconds is progress, for as long as it takes."""
-    play = precopy()
+    """One byte or one sync in four seconds is progress, for as long as it takes, when asked to keep trying."""
+    play = precopy(Plan(downtime_limit_s=0.3, keep_trying=True))
     for step in range(1, 50):
         moved: dict[str, Any] = {"sent_bytes": 1000 + step // 2, "dirty_sync_count": 1 + (step + 1) // 2}
         assert play(seen(4.0 * step, throughput_bytes_s=1.0, **moved), Tick(time_s=4.0 * step + 3.9)) == ()

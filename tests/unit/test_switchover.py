@@ -9,11 +9,12 @@ import msgspec
 import pytest
 
 from livemig.core.action import Cancel, SetDowntimeLimit, SetSwitchoverBandwidth
+from livemig.core.inputs import Input, SourceStopped, Tuned
 from livemig.core.outcome import Outcome
 from livemig.core.plan import DOWNTIME_LIMIT_LEAST_S, DOWNTIME_LIMIT_MOST_S, AtDeadline, Plan, PlanChange, Prefer
 from livemig.core.policy import Policy
 from livemig.core.switchover import first_crossing
-from livemig.core.trace import DecisionRecord, InputRecord, worth_recording
+from livemig.core.trace import DecisionRecord, InputRecord
 from livemig.core.units import parse_duration_s, parse_rate_bytes_s
 from livemig.simulation.link import LinkSetting
 from livemig.simulation.replay import replay
@@ -45,6 +46,7 @@ GUESTS = {
     "sweep": guest(random(48, 1.5, Pattern.SWEEP)),
     "bursts": guest(random(64, 2.0), burst_period_s=1.0),
     "hopeless": guest(random(256, 8.0)),
+    "edge": guest(random(84, 3.0)),
 }
 DEADLINE_S = 12.0
 PLAN = Plan(downtime_limit_s=0.3, deadline_s=DEADLINE_S)
@@ -70,6 +72,16 @@ def actions_of(run: SimulatedRun) -> list[object]:
     ]
 
 
+def verdict_of(run: SimulatedRun) -> str:
+    """Why it was cancelled."""
+    [verdict] = [
+        record.decision.reason
+        for record in run.records
+        if isinstance(record, DecisionRecord) and Cancel() in record.decision.actions
+    ]
+    return verdict
+
+
 @pytest.mark.parametrize("qemu", VERSIONS)
 @pytest.mark.parametrize("prefer", Prefer)
 @pytest.mark.parametrize("name", GUESTS)
@@ -79,23 +91,81 @@ def test_the_limit_is_never_exceeded_by_choice_and_the_deadline_ends_it(name, pr
     limits_s = [action.downtime_limit_s for action in actions_of(run) if isinstance(action, SetDowntimeLimit)]
     assert limits_s
     assert all(DOWNTIME_LIMIT_LEAST_S <= limit_s <= first_crossing(PLAN).downtime_limit_s for limit_s in limits_s)
-    bandwidths = [action.bandwidth_bytes_s for action in actions_of(run) if isinstance(action, SetSwitchoverBandwidth)]
-    assert all(one is None or 1000 <= one <= 1.05 * LINK_BYTES_S for one in bandwidths)
-    assert not (bandwidths and qemu == "7.2")
+    assert not any(isinstance(action, SetSwitchoverBandwidth) for action in actions_of(run))
     assert run.total_s <= DEADLINE_S + 0.2
-    assert run.outcome is (Outcome.CANCELLED if name == "hopeless" else Outcome.COMPLETED)
+    assert run.outcome is (Outcome.CANCELLED if name in ("hopeless", "edge") else Outcome.COMPLETED)
     if run.downtime_s is not None:
         assert run.downtime_s <= PLAN.downtime_limit_s
 
 
 @pytest.mark.parametrize("qemu", VERSIONS)
 def test_a_link_that_wavers_does_not_break_the_limit(qemu):
-    """The threshold is reckoned with what the link has with 99.5 %, where QEMU can be told so; else by the limit."""
+    """QEMU is allowed what its own last slot's share, which the link has with 99.5 %, sends within the limit."""
     for seed in range(3):
         run = moved("zipf", qemu=qemu, noise_ratio=0.15, seed=seed)
         assert run.outcome is Outcome.COMPLETED
         assert run.downtime_s is not None
         assert run.downtime_s <= PLAN.downtime_limit_s
+
+
+@pytest.mark.parametrize("deadline_s", [None, DEADLINE_S])
+@pytest.mark.parametrize("seed", range(6))
+def test_a_run_never_ends_in_neither_crossing_nor_telling(seed, deadline_s):
+    """A guest that leaves most of the limit, over a link that wavers: it moves, or it is told what would do.
+
+    And QEMU is not told a new limit each time that the link is looked at.
+    """
+    slow = Writes(size_bytes=20 * MiB, rate_bytes_s=60e6)
+    guest_and_link = Setting(
+        guest=SimulatedGuest(
+            memory_bytes=128 * MiB, content_bytes=64 * MiB, page_bytes=65536, stages=(Stage(writes=(slow,)),)
+        ),
+        link=LinkSetting(rate_bytes_s=27e6, noise_ratio=0.25, noise_s=0.8),
+        bound_s=120.0,
+    )
+    plan = Plan(downtime_limit_s=0.4, deadline_s=deadline_s)
+    run = simulate(guest_and_link, plan, seed=seed, keep_trace=True)
+    if run.outcome is not Outcome.COMPLETED:
+        assert run.outcome is Outcome.CANCELLED
+        assert "would do" in verdict_of(run)
+    limits = [action for action in actions_of(run) if isinstance(action, SetDowntimeLimit)]
+    assert len(limits) <= 2 + run.total_s
+
+
+def test_without_a_deadline_what_never_fits_is_told_after_a_while():
+    """Not hopeless, were the guest a third as quick; but nothing else would end it. `keep_trying` is told once."""
+    plan = Plan(downtime_limit_s=0.3)
+    run = moved("edge", plan)
+    assert run.outcome is Outcome.CANCELLED
+    assert run.first_copy_s is not None
+    assert run.first_copy_s + 20 <= run.total_s <= run.first_copy_s + 21
+    assert "has not fitted into a limit of 300 ms" in verdict_of(run)
+    assert "would do" in verdict_of(run)
+    trying = moved("edge", msgspec.structs.replace(plan, keep_trying=True))
+    assert trying.total_s >= 30
+    reasons = [record.decision.reason for record in trying.records if isinstance(record, DecisionRecord)]
+    assert sum("trying on, as asked" in reason for reason in reasons) == 1
+    setting = Setting(guest=GUESTS["edge"], link=LinkSetting(rate_bytes_s=LINK_BYTES_S), bound_s=60.0)
+    tuned = simulate(setting, plan, seed=1, wishes=[Wish(time_s=15.0, change=PlanChange(downtime_limit_s=0.29))])
+    assert 35 <= tuned.total_s <= 36
+
+
+def test_at_the_deadline_it_is_told_what_would_do():
+    """Also where it was not without hope before."""
+    assert "the deadline of 12.00 s has come: a downtime limit of" in verdict_of(moved("edge"))
+
+
+def test_a_growing_guest_is_not_waited_for():
+    """What comes down no more and is near the limit is taken: later it would not fit."""
+    stages = tuple(
+        Stage(start_s=0.5 * step, writes=(Writes(size_bytes=int(40 * MiB * 1.05**step), rate_bytes_s=2e9),))
+        for step in range(20)
+    )
+    growing = SimulatedGuest(memory_bytes=512 * MiB, content_bytes=384 * MiB, page_bytes=65536, stages=stages)
+    setting = Setting(guest=growing, link=LinkSetting(rate_bytes_s=LINK_BYTES_S))
+    run = simulate(setting, Plan(downtime_limit_s=0.4, deadline_s=DEADLINE_S, prefer=Prefer.DOWNTIME), seed=1)
+    assert run.outcome is Outcome.COMPLETED
+    assert run.total_s < DEADLINE_S / 2
 
 
 @pytest.mark.parametrize("name", ["hot", "warm", "zipf", "sweep", "bursts"])
@@ -119,8 +189,11 @@ def test_a_large_share_of_memory_is_not_sent_for_the_first_time_while_the_guest_
 
 
 def test_a_periodic_guest_is_met_in_its_trough():
-    """Half of each second it writes nothing: that is when it moves, with next to nothing left."""
-    run = moved("bursts", preferring("downtime"))
+    """Half of each second it writes nothing: that is when it moves, with next to nothing left.
+
+    Its bursts leave some 260 ms: were the limit as near as that, a trough would not be waited for.
+    """
+    run = moved("bursts", preferring("downtime", msgspec.structs.replace(PLAN, downtime_limit_s=0.45)))
     assert run.downtime_s is not None
     assert run.downtime_s < 0.03
 
@@ -147,13 +220,7 @@ def test_no_hope_is_declared_within_a_round_after_the_first_copy(qemu):
 
 def test_what_it_says_would_do_does():
     """The limit and the bandwidth that a verdict names are enough."""
-    run = moved("hopeless")
-    [verdict] = [
-        record.decision.reason
-        for record in run.records
-        if isinstance(record, DecisionRecord) and Cancel() in record.decision.actions
-    ]
-    found = re.search(r"a downtime limit of (.+) or a bandwidth of (.+) would do", verdict)
+    found = re.search(r"a downtime limit of (.+) or a bandwidth of (.+) would do", verdict_of(moved("hopeless")))
     assert found is not None
     limit_s, bandwidth_bytes_s = parse_duration_s(found[1].replace(" ", "")), parse_rate_bytes_s(found[2])
     assert moved("hopeless", Plan(downtime_limit_s=limit_s, deadline_s=30)).outcome is Outcome.COMPLETED
@@ -178,50 +245,95 @@ def test_at_deadline_pause_is_done_at_once_without_hope():
     assert SetDowntimeLimit(downtime_limit_s=DOWNTIME_LIMIT_MOST_S) in actions_of(run)
 
 
-TIMES_S = [0.05, 0.3, 2.0, 2.5, 4.0]
+SHORT = Setting(
+    guest=SimulatedGuest(
+        memory_bytes=64 * MiB, content_bytes=48 * MiB, page_bytes=65536, stages=(Stage(writes=(random(24, 0.2),)),)
+    ),
+    link=LinkSetting(rate_bytes_s=LINK_BYTES_S / 2),
+)
+SHORT_PLAN = Plan(downtime_limit_s=0.06, deadline_s=6.0)
 
 
-@pytest.mark.parametrize("time_s", TIMES_S)
-@pytest.mark.parametrize("prefer", Prefer)
-def test_a_cancel_at_any_moment_ends_it(prefer, time_s):
-    """The guest is at one of the two sides soon after."""
-    setting = Setting(guest=GUESTS["sweep"], link=LinkSetting(rate_bytes_s=LINK_BYTES_S))
-    run = simulate(setting, preferring(prefer), seed=1, wishes=[Wish(time_s=time_s)])
-    assert run.outcome in (Outcome.CANCELLED, Outcome.COMPLETED)
-    if run.outcome is Outcome.CANCELLED:
-        assert run.total_s < time_s + 0.5
-
-
-@pytest.mark.parametrize("time_s", TIMES_S)
-@pytest.mark.parametrize("prefer", Prefer)
-def test_a_change_at_any_moment_holds_from_then_on(prefer, time_s):
-    """A tighter limit, a later deadline, the other preference: what is set afterwards obeys it."""
-    change = PlanChange(downtime_limit_s=0.2, deadline_s=9.0, prefer=Prefer.DOWNTIME, keep_trying=True)
-    setting = Setting(guest=GUESTS["sweep"], link=LinkSetting(rate_bytes_s=LINK_BYTES_S))
-    wishes = [Wish(time_s=time_s, change=change)]
-    run = simulate(setting, preferring(prefer), seed=1, wishes=wishes, keep_trace=True)
+@cache
+def short_run(prefer: str) -> SimulatedRun:
+    """A migration of few steps."""
+    run = simulate(SHORT, preferring(prefer, SHORT_PLAN), seed=1, keep_trace=True)
     assert run.outcome is Outcome.COMPLETED
-    tuned = False
-    for record in run.records:
-        tuned = tuned or (isinstance(record, InputRecord) and "change" in record.input.__struct_fields__)
-        if tuned and isinstance(record, DecisionRecord):
-            limits_s = [one.downtime_limit_s for one in record.decision.actions if isinstance(one, SetDowntimeLimit)]
-            assert all(limit_s <= 0.2 - 0.012 for limit_s in limits_s)
-    assert run.total_s <= 9.2 or run.total_s < time_s
+    assert len(run.rounds) >= 2
+    return run
+
+
+def inputs_of(run: SimulatedRun) -> list[Input]:
+    """All that the policy was told."""
+    return [record.input for record in run.records if isinstance(record, InputRecord)]
+
+
+@pytest.mark.parametrize("prefer", Prefer)
+def test_a_cancel_at_every_step_ends_it(prefer):
+    """The guest is at one of the two sides soon after."""
+    times_s = [one.time_s for one in inputs_of(short_run(prefer))]
+    outcomes = []
+    for time_s in times_s:
+        run = simulate(SHORT, preferring(prefer, SHORT_PLAN), seed=1, wishes=[Wish(time_s=time_s)])
+        outcomes.append(run.outcome)
+        assert run.outcome in (Outcome.CANCELLED, Outcome.COMPLETED)
+        if run.outcome is Outcome.CANCELLED:
+            assert run.total_s < time_s + 0.5
+    assert outcomes[0] is Outcome.CANCELLED
+    assert outcomes[-1] is Outcome.COMPLETED
+
+
+@pytest.mark.parametrize("prefer", Prefer)
+def test_a_change_at_every_step_holds_from_then_on(prefer):
+    """A tighter limit, an earlier deadline, the other preference: what is set afterwards obeys it."""
+    change = PlanChange(downtime_limit_s=0.05, deadline_s=4.0, prefer=Prefer.DOWNTIME, keep_trying=True)
+    for time_s in [one.time_s for one in inputs_of(short_run(prefer))]:
+        wishes = [Wish(time_s=time_s, change=change)]
+        run = simulate(SHORT, preferring(prefer, SHORT_PLAN), seed=1, wishes=wishes, keep_trace=True)
+        tuned = False
+        for record in run.records:
+            tuned = tuned or (isinstance(record, InputRecord) and isinstance(record.input, Tuned))
+            if tuned and isinstance(record, DecisionRecord):
+                limits_s = [
+                    one.downtime_limit_s for one in record.decision.actions if isinstance(one, SetDowntimeLimit)
+                ]
+                assert all(limit_s <= 0.05 - 0.012 for limit_s in limits_s)
+        assert tuned
+        assert run.total_s <= 4.2
+
+
+@pytest.mark.parametrize("prefer", Prefer)
+def test_cut_after_every_step_and_entered_again_it_decides_alike(prefer):
+    """A policy that is told again what was seen so far goes on as if it had never ended; so a trace replays."""
+    run = short_run(prefer)
+    inputs = inputs_of(run)
+    whole = Policy(run_plan := preferring(prefer, SHORT_PLAN))
+    decisions = [whole.step(one) for one in inputs]
+    for cut in range(len(inputs)):
+        again = Policy(run_plan)
+        assert [again.step(one) for one in inputs[:cut]] == decisions[:cut]
+        assert [again.step(one) for one in inputs[cut:]] == decisions[cut:]
+
+
+@pytest.mark.parametrize("prefer", Prefer)
+def test_cut_after_every_step_one_that_knows_only_the_rest_is_safe(prefer):
+    """It allows no more than the limit, and cancels nothing after STOP."""
+    inputs = inputs_of(short_run(prefer))
+    for cut in range(len(inputs)):
+        policy, stopped = Policy(preferring(prefer, SHORT_PLAN)), False
+        for one in inputs[cut:]:
+            stopped = stopped or isinstance(one, SourceStopped)
+            for action in policy.step(one).actions:
+                assert not (stopped and action == Cancel())
+                if isinstance(action, SetDowntimeLimit):
+                    assert action.downtime_limit_s <= SHORT_PLAN.downtime_limit_s
 
 
 @pytest.mark.parametrize("prefer", Prefer)
 @pytest.mark.parametrize("name", ["sweep", "hopeless"])
-def test_cut_after_any_step_and_entered_again_it_decides_alike(name, prefer):
-    """A policy that is told again what was seen so far goes on as if it had never ended; so a trace replays."""
+def test_a_simulated_trace_replays(name, prefer):
+    """Every decision comes out again."""
     run = moved(name, preferring(prefer))
-    inputs = [record.input for record in run.records if isinstance(record, InputRecord)]
-    whole = Policy(preferring(prefer))
-    decisions = [whole.step(one) for one in inputs]
-    for cut in range(0, len(inputs), max(1, len(inputs) // 8)):
-        again = Policy(preferring(prefer))
-        assert [again.step(one) for one in inputs[:cut]] == decisions[:cut]
-        assert [again.step(one) for one in inputs[cut:]] == decisions[cut:]
     found = replay(run.records)
-    assert not found.differences
-    assert len(found.decisions) == sum(worth_recording(decision) for decision in decisions)
+    assert found.reproduced
+    assert len(found.decisions) == sum(isinstance(record, DecisionRecord) for record in run.records)

@@ -13,7 +13,7 @@ from typing import Self
 import numpy as np
 
 from livemig.core.calibration import calibrate, kind_of
-from livemig.core.dirty_curve import fit_curves, normal_strata
+from livemig.core.dirty_curve import CurveTable, fit_curves, normal_strata
 from livemig.core.dirty_sample import DirtySample
 from livemig.core.fixed_part import fixed_part
 from livemig.core.forecast import (
@@ -54,6 +54,9 @@ EMPTIED_WITHIN_S = 0.06
 """So soon after a look no slot begins that had begun before it, and QEMU stopped for nothing was left to send."""
 SLOT_AFTER_S = 0.35
 """Slots before are the guard's, or held some of it."""
+REFIT_ROUNDS, REFIT_RATIO = 8, 1.25
+"""The curve that rounds are compared with is fitted anew after each of the first ones, then when there are so many
+times as many: a fit takes some milliseconds, and a long migration has hundreds of rounds."""
 
 
 class Forecaster:
@@ -91,6 +94,8 @@ class Forecaster:
         self._scanned_pages = 0
         self._slot_scanned_pages = 0.0
         self._residuals: list[float] = []
+        self._compared: CurveTable | None = None
+        self._compared_count = 0
         self._round: Round | None = None
         self._observation: Observation | None = None
         self._last: tuple[float, Reached] | None = None
@@ -288,9 +293,14 @@ class Forecaster:
     def _note_residual(self, period_s: float, dirtied_pages: float) -> None:
         if not self._samples and not self._prior:
             return
-        generator = np.random.default_rng(self._seed)
-        curves = fit_curves(self._samples, self._page_count, count=1, generator=generator, prior=self._prior)
-        predicted_pages = float(curves.dirtied_pages(np.array([[period_s]]))[0, 0])
+        round_count = len(self._samples) - self._sampled_count
+        if self._compared is None or round_count <= REFIT_ROUNDS or round_count >= REFIT_RATIO * self._compared_count:
+            generator = np.random.default_rng(self._seed)
+            self._compared_count = round_count
+            self._compared = fit_curves(
+                self._samples, self._page_count, count=1, generator=generator, prior=self._prior
+            )
+        predicted_pages = float(self._compared.dirtied_pages(np.array([[period_s]]))[0, 0])
         if predicted_pages > 16 and dirtied_pages > 16:
             self._residuals.append(float(np.clip(np.log(dirtied_pages / predicted_pages), -1.5, 1.5)))
 

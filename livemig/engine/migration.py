@@ -21,7 +21,7 @@ from livemig.core.outcome import Outcome
 from livemig.core.plan import Plan, PlanChange
 from livemig.core.report import Report
 from livemig.core.rule import Rule
-from livemig.core.trace import TRACE_VERSION, TraceHeader
+from livemig.core.trace import TRACE_VERSION, EventRecord, TraceHeader
 from livemig.engine.claim import Claim
 from livemig.engine.connect import Connected, connect_both
 from livemig.engine.control import LiveStatus, Request, StatusKeeper, listening
@@ -86,6 +86,8 @@ class Migration:
         self._begun = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._cancel_reason: str | None = None
+        self._changes: list[PlanChange] = []
+        self._retries: list[str] = []
         self._status = StatusKeeper(self.id, source, destination)
 
     @property
@@ -117,6 +119,7 @@ class Migration:
             self._plan = change.applied_to(self._plan)
             return
         self._run.tune(change)
+        self._changes.append(change)
 
     async def __aenter__(self) -> Self:
         self._task = asyncio.create_task(self._live(), name=f"livemig {self.id}")
@@ -195,7 +198,14 @@ class Migration:
                     if not error.silent or silent_count > 1:
                         ways = Ways(tunnelled=True)
                     way = "the way through SSH" if ways.tunnelled else "another port"
-                    self._put(events.Warned(time_s=0.0, text=f"{error}; {way} is tried"))
+                    self._retry(f"{error}; {way} is tried", recorder)
+
+    def _retry(self, text: str, recorder: TraceRecorder | None) -> None:
+        event = events.Warned(time_s=0.0, text=text)
+        self._retries.append(text)
+        self._put(event)
+        if recorder is not None:
+            recorder.write(EventRecord(event=event))
 
     async def _moved(self, ways: Ways, hosts: HostPool, claim: Claim, recorder: TraceRecorder | None) -> Report:
         """Moves the guest, or not, and lets go of everything; what is left is to say so."""
@@ -222,11 +232,19 @@ class Migration:
                 run.use_sampling(self._sampling)
             channel = await stack.enter_async_context(run.prepared())
             self._run = run
+            self._ask_again(run)
             self._begun.set()
             if recorder is not None:
                 recorder.release()
             self._report = await run.migrate(channel)
         return self._report
+
+    def _ask_again(self, run: Run) -> None:
+        """What was asked while another way was tried holds for this one too."""
+        for change in self._changes:
+            run.live.tune(change)
+        if self._cancel_reason is not None:
+            run.cancel(self._cancel_reason)
 
     def _finish(self, report: Report, claim: Claim) -> None:
         """Tells the end, with what giving back left to be said."""
@@ -235,7 +253,9 @@ class Migration:
         for note in (*claim.left, *claim.notes):
             if note not in live.warnings:
                 live.warn(note)
-        self._report = msgspec.structs.replace(report, warnings=tuple(live.warnings), journal_s=claim.journal.cost_s)
+        self._report = msgspec.structs.replace(
+            report, warnings=(*self._retries, *live.warnings), journal_s=claim.journal.cost_s
+        )
         live.tell(self._report.ended(live.now_s))
 
     def _put(self, event: events.Event) -> None:

@@ -12,7 +12,7 @@ import msgspec
 
 from livemig.core.action import SetDowntimeLimit, SetSwitchoverBandwidth
 from livemig.core.errors import TraceError
-from livemig.core.inputs import Observed, SourceStopped
+from livemig.core.inputs import Observed, Prepared, SourceStopped
 from livemig.core.observation import Observation
 from livemig.core.plan import Plan, Prefer
 from livemig.core.policy import Decision, Policy
@@ -50,7 +50,7 @@ class Otherwise(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def otherwise(records: Iterable[TraceRecord], name: str) -> Otherwise:
-    """Tells a rule what the trace's rule was told, until it fires.
+    """Tells a rule what the trace's rule was told, until it fires; of several attempts to connect, in the last.
 
     Raises:
         PlanError: When there is no rule of that name.
@@ -62,9 +62,10 @@ def otherwise(records: Iterable[TraceRecord], name: str) -> Otherwise:
     for record in records:
         if isinstance(record, TraceHeader):
             header = record
-            plan, rule = _policy(record.plan, name)
-            told = _Told(plan, rule)
-        elif isinstance(record, InputRecord) and told is not None:
+            told = _Told(*_policy(record.plan, name))
+        elif isinstance(record, InputRecord) and told is not None and header is not None:
+            if isinstance(record.input, Prepared) and told.count:
+                told = _Told(*_policy(header.plan, name), before_count=told.count)
             told.tell(record)
             if isinstance(record.input, SourceStopped) and recorded_s is None:
                 recorded_s = record.input.time_s
@@ -92,8 +93,8 @@ def _policy(plan: Plan, name: str) -> tuple[Plan, Rule | None]:
 class _Told:
     """A policy that is told inputs until what is left after a sync fits into its threshold."""
 
-    def __init__(self, plan: Plan, rule: Rule | None) -> None:
-        self.count = 0
+    def __init__(self, plan: Plan, rule: Rule | None, *, before_count: int = 0) -> None:
+        self.count = before_count
         self.decisions: list[tuple[int, Decision]] = []
         self.fired: Observation | None = None
         self._policy = Policy(plan, rule)

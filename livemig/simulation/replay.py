@@ -9,6 +9,7 @@ import msgspec
 
 from livemig.core.errors import TraceError
 from livemig.core.event import Forecasted
+from livemig.core.inputs import Prepared
 from livemig.core.outlook import Due, Outlook
 from livemig.core.policy import Decision, Policy
 from livemig.core.prediction import Forecast, Interval
@@ -82,6 +83,9 @@ class Replay(msgspec.Struct, frozen=True, kw_only=True):
 def replay(records: Iterable[TraceRecord]) -> Replay:
     """Steps the policy and the forecast through a trace's inputs.
 
+    Where the two QEMUs did not come together and another way was tried, the trace holds an attempt after the other:
+    each has a policy of its own.
+
     Raises:
         TraceError: When there is no header or no input in it.
     """
@@ -89,6 +93,7 @@ def replay(records: Iterable[TraceRecord]) -> Replay:
     policy: Policy | None = None
     outlook: Outlook | None = None
     forecasts: list[Forecast] = []
+    forecasts_now: list[Forecast] = []
     input_count = 0
     recorded: dict[int, Decision] = {}
     replayed: dict[int, Decision] = {}
@@ -96,7 +101,10 @@ def replay(records: Iterable[TraceRecord]) -> Replay:
         match record:
             case TraceHeader():
                 header, policy, outlook = record, Policy(record.plan), Outlook(record.plan)
-            case InputRecord() if policy is not None and outlook is not None:
+            case InputRecord() if header is not None and policy is not None and outlook is not None:
+                if isinstance(record.input, Prepared) and input_count:
+                    forecasts_now += outlook.forecasts
+                    policy, outlook = Policy(header.plan), Outlook(header.plan)
                 input_count += 1
                 decision = policy.step(record.input)
                 if worth_recording(decision):
@@ -116,13 +124,14 @@ def replay(records: Iterable[TraceRecord]) -> Replay:
         if recorded.get(number) != replayed.get(number)
     )
     _forecast(outlook, outlook.commit())
+    forecasts_now += outlook.forecasts
     return Replay(
         header=header,
         input_count=input_count,
         decisions=tuple(sorted(replayed.items())),
         differences=differences,
-        forecasts=tuple(outlook.forecasts),
-        forecast_differences=_forecast_differences(forecasts, outlook.forecasts),
+        forecasts=tuple(forecasts_now),
+        forecast_differences=_forecast_differences(forecasts, forecasts_now),
     )
 
 
@@ -132,12 +141,21 @@ def _forecast(outlook: Outlook, due: Due | None) -> None:
 
 
 def _forecast_differences(recorded: list[Forecast], replayed: list[Forecast]) -> tuple[ForecastDifference, ...]:
-    now = {forecast.at: forecast for forecast in replayed}
+    now = _numbered(replayed)
     return tuple(
-        ForecastDifference(at=before.at, recorded=before, replayed=now.get(before.at))
-        for before in recorded
-        if not _same(before, now.get(before.at))
+        ForecastDifference(at=before.at, recorded=before, replayed=now.get(key))
+        for key, before in _numbered(recorded).items()
+        if not _same(before, now.get(key))
     )
+
+
+def _numbered(forecasts: list[Forecast]) -> dict[tuple[str, int], Forecast]:
+    """By when each was made, and in which attempt: each begins anew."""
+    found: dict[tuple[str, int], Forecast] = {}
+    for forecast in forecasts:
+        count = sum(at == forecast.at for at, _ in found)
+        found[forecast.at, count] = forecast
+    return found
 
 
 def _same(one: Forecast, other: Forecast | None) -> bool:

@@ -12,7 +12,7 @@ from livemig.cli.commands import cli
 from livemig.core.errors import PlanError, TraceError
 from livemig.core.plan import Plan, Prefer
 from livemig.core.policy import Policy
-from livemig.core.trace import TRACE_VERSION, TraceHeader, TraceRecord, encode_record
+from livemig.core.trace import TRACE_VERSION, InputRecord, TraceHeader, TraceRecord, encode_record
 from livemig.simulation.link import LinkSetting
 from livemig.simulation.otherwise import POLICIES, otherwise
 from livemig.simulation.rivals import rival
@@ -46,6 +46,17 @@ def test_another_rule_fires_when_it_would_have():
     assert found.left_bytes is not None
     assert found.left_bytes <= 0.3 * 101e6
     assert found.fires_s == pytest.approx(truth.total_s, abs=0.6)
+
+
+def test_of_several_attempts_the_last_one_counts():
+    """An attempt that never connected says nothing of a rule; its inputs are counted."""
+    once = records()
+    begun = next(record for record in once if isinstance(record, InputRecord))
+    twice = [once[0], begun, begun, *once[1:]]
+    found, alone = otherwise(twice, "qemu"), otherwise(once, "qemu")
+    assert found.fires_s == alone.fires_s
+    assert found.input_count == alone.input_count + 2
+    assert [decision for _, decision in found.decisions] == [decision for _, decision in alone.decisions]
 
 
 def test_the_rule_that_was_recorded_decides_as_recorded():

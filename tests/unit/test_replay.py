@@ -13,6 +13,7 @@ import pytest
 
 from livemig.core.action import Cancel, SetBandwidth, SetDowntimeLimit, Settle
 from livemig.core.errors import TraceError
+from livemig.core.event import Forecasted
 from livemig.core.inputs import CancelRequested, Input, Observed, Prepared, SourceStopped, StatusSeen, Tick
 from livemig.core.observation import Observation
 from livemig.core.plan import Plan
@@ -119,6 +120,31 @@ def test_an_impossible_status_is_replayed_as_it_was_driven():
     found = replay(recorded([*INPUTS, StatusSeen(time_s=0.7, status=MigrationStatus.ACTIVE)]))
     assert found.differences == ()
     assert found.decisions[-1][1].actions == (Settle(),)
+
+
+def test_a_second_attempt_begins_anew():
+    """Where the two QEMUs did not come together the first time, the trace holds both, apart."""
+    first = [INPUTS[0], Tick(time_s=0.1), StatusSeen(time_s=0.2, status=MigrationStatus.FAILED)]
+    both = [*recorded(first), *recorded(INPUTS)[1:]]
+    found = replay(both)
+    assert found.differences == ()
+    assert found.input_count == len(first) + len(INPUTS)
+    assert sum(decision.reason.startswith("begin with") for _, decision in found.decisions) == 2
+    assert [forecast.at for forecast in found.forecasts] == ["start", "start"]
+
+
+def test_a_forecast_that_changed_in_the_first_attempt_is_found():
+    """That the second one makes its own under the same name hides nothing."""
+    attempt = [INPUTS[0], StatusSeen(time_s=0.2, status=MigrationStatus.FAILED)]
+    forecast = replay(recorded(attempt)).forecasts[0]
+    told = EventRecord(event=Forecasted(time_s=0.0, forecast=forecast))
+    other = EventRecord(
+        event=Forecasted(time_s=0.0, forecast=msgspec.structs.replace(forecast, total_s=(0.1, 0.2, 0.3)))
+    )
+    one, two = recorded(attempt), recorded(attempt)[1:]
+    assert replay([*one, told, *two, told]).forecast_differences == ()
+    (found,) = replay([*one, other, *two, told]).forecast_differences
+    assert found.recorded != found.replayed == forecast
 
 
 @pytest.mark.parametrize(

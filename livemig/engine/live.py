@@ -29,6 +29,7 @@ from livemig.core.rule import Rule
 from livemig.core.status import MigrationStatus, RunState
 from livemig.core.trace import DecisionRecord, EventRecord, InputRecord, worth_recording
 from livemig.engine.act import carry_out, carry_out_once_there
+from livemig.engine.doubt import Doubt
 from livemig.engine.look_ahead import LookAhead
 from livemig.engine.recorder import TraceRecorder
 from livemig.engine.return_of_monitor import return_of
@@ -90,6 +91,7 @@ class LiveMigration:
         self._progress = Progress()
         self._settle = False
         self._away: set[SideName] = set()
+        self._doubt = Doubt(source)
         self._completed_s: float | None = None
         self._replied_s = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -165,9 +167,13 @@ class LiveMigration:
                 self._take_event(item)
             elif item is not None:
                 self._take_input(item)
-            if self.now_s - ticked_s >= TICK_S and "source" not in self._away:  # time alone proves no standstill then
+            if self.now_s - ticked_s >= TICK_S and not self._out_of_reach():
                 ticked_s = self.now_s
                 self._handle(inputs.Tick(time_s=ticked_s))
+
+    def _out_of_reach(self) -> bool:
+        """Whether the source's host is, or may be: time alone proves no standstill then."""
+        return "source" in self._away or self._doubt.holds
 
     def _over(self) -> bool:
         if self.watch.both_completed or self._settle:
@@ -182,6 +188,7 @@ class LiveMigration:
         elif item.event is None:
             self._handle(inputs.PeerLost(time_s=self.now_s, side=item.side))
         elif item.side == "source":
+            self._doubt.heard()
             self._take_source_event(item.event)
 
     async def _await_return(self, name: SideName) -> None:
@@ -199,6 +206,7 @@ class LiveMigration:
             if self._overtaken(item.observation):
                 return
             self._replied_s = item.observation.time_s
+            self._doubt.heard()
         if isinstance(item, inputs.RunStateSeen) and item.run_state not in STOPPED_BY_QEMU:
             self.stopped = None
             self._set_guest_state(item.run_state)
@@ -390,4 +398,4 @@ class LiveMigration:
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, self._doubt.end(), return_exceptions=True)

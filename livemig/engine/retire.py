@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
+from livemig.core.errors import HostError
 from livemig.core.plan import Plan
 from livemig.engine.finish import probation
 from livemig.engine.launch_plan import folder_of
+from livemig.engine.return_of_monitor import PAUSE_S, RETURN_BOUND_S
 from livemig.engine.side import Side
 from livemig.engine.watch import Watch
 
@@ -42,9 +47,32 @@ async def retire(
         warn(f"{trouble}: the source is kept, paused; look at the guest before you quit it, and never `cont` both")
     if trouble is not None or plan.keep_source:
         return True
-    folder = await folder_of(source)
+    try:
+        folder = await _folder_once_there(source)
+    except HostError as error:
+        warn(f"the source is kept, paused, for its host is out of reach ({error}): quit it, and never `cont` both")
+        return True
     if not await source.end():
         warn("the source was told to quit, but its end could not be seen")
     elif folder is not None:
-        await source.host.remove_launch_folder(folder)
+        try:
+            await source.host.remove_launch_folder(folder)
+        except HostError as error:
+            warn(f"the source has ended, and its folder {folder} is still there: {error}")
     return False
+
+
+async def _folder_once_there(source: Side) -> Path | None:
+    """The source's own folder; a connection to its host that was just lost is waited for.
+
+    Raises:
+        HostError: When the host stays out of reach.
+    """
+    end_s = time.monotonic() + RETURN_BOUND_S
+    while True:
+        try:
+            return await folder_of(source)
+        except HostError:
+            if time.monotonic() >= end_s:
+                raise
+        await asyncio.sleep(PAUSE_S)

@@ -14,7 +14,7 @@ import msgspec
 
 from livemig.core.errors import CommandError, LivemigError
 from livemig.core.evidence import Continuation, Evidence, learn
-from livemig.core.outcome import Situation, Step, Verdict, intend, settle
+from livemig.core.outcome import Outcome, Situation, Step, Verdict, intend, settle
 from livemig.core.readings import Absence, Reading
 from livemig.core.status import MigrationStatus
 from livemig.engine.finish import Continued, continue_destination
@@ -80,6 +80,7 @@ class Settlement:
         self.refusals: list[str] = []
         self._source, self._destination, self._watch = source, destination, watch
         self._migrating = migrating
+        self._retired = False
         self._tell_step, self._keep, self._retire = tell_step, keep, retire
         self._spent: frozenset[Step] = frozenset()
         self._changed_s = time.monotonic()
@@ -91,6 +92,9 @@ class Settlement:
             verdict = settle(
                 Situation(source=readings[0], destination=readings[1], evidence=self.evidence, spent=self._spent)
             )
+            if verdict.settled and self._source_may_return(verdict):
+                await self._watch.wait_until(lambda: False, READ_AGAIN_S)
+                continue
             if verdict.settled:
                 return verdict
             if verdict.step is Step.KEEP_OBSERVING:
@@ -115,6 +119,13 @@ class Settlement:
         sides = zip((self._source, self._destination), self.readings or (), strict=False)
         remote = any(reading == away and not side.host.is_local for side, reading in sides)
         return RETURN_BOUND_S if remote else OBSERVE_BOUND_S
+
+    def _source_may_return(self, verdict: Verdict) -> bool:
+        """Whether the guest runs at the destination, and the host of a source yet to be retired may soon be back."""
+        if verdict.outcome is not Outcome.COMPLETED or self._retired or self._source.host.is_local:
+            return False
+        away = self.readings is not None and self.readings[0] == Reading(Absence.UNREACHABLE)
+        return away and time.monotonic() - self._changed_s < RETURN_BOUND_S
 
     async def _shows_effect(self) -> bool:
         """Reads again until something changes; returns whether it did within the bound."""
@@ -176,6 +187,7 @@ class Settlement:
                 case Step.CONTINUE_DESTINATION:
                     self.note_continued(await continue_destination(self._destination, self._watch))
                 case Step.RETIRE_SOURCE:
+                    self._retired = True
                     await self._retire()
                 case _:
                     pass  # `intend` has condemned the destination; the rest are ends

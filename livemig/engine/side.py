@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from livemig.core.errors import CommandError, LivemigError, ReplyError
+from livemig.core.errors import CommandError, LivemigError, MonitorTimeout, ReplyError
 from livemig.core.observation import Observation
 from livemig.core.status import RunState
 from livemig.hosts.host import Host, HostProcess
@@ -137,15 +137,20 @@ class Side:
     async def end(self) -> bool:
         """Quits this QEMU, and kills it when it does not go; returns whether it is proven gone."""
         bound_s = QUIT_BOUND_S if self.host.is_local else REMOTE_QUIT_BOUND_S
-        with contextlib.suppress(LivemigError):
+        hangs = False
+        try:
             if self.may_return:
                 await self.reconnect(bound_s)
             await self.monitor.execute("quit", timeout_s=QUIT_BOUND_S)
+        except MonitorTimeout:
+            hangs = True  # its monitor is there and does not answer: it will not go by itself
+        except LivemigError:
+            pass
         if self.process is None:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.monitor.wait_closed(), QUIT_BOUND_S)
             return False
-        return await self.process.wait_gone(bound_s) or await self.process.end(bound_s)
+        return (not hangs and await self.process.wait_gone(bound_s)) or await self.process.end(bound_s)
 
     async def close(self) -> None:
         """Closes the monitor; the QEMU goes on as it is."""

@@ -45,7 +45,10 @@ class RemoteProcess:
         return self._means_gone(answer.text)
 
     async def end(self, timeout_s: float) -> bool:
-        """Kills it and waits; returns whether it is proven gone within the bound."""
+        """Kills it and waits; returns whether it is proven gone within the bound.
+
+        A host that is out of reach is asked again: its connection may be back in a moment.
+        """
         script = (
             f"{_same_boot(self._boot_id)}\n"
             f"stat=$(cat /proc/{self.pid}/stat 2>/dev/null) || {{ echo gone; exit 0; }}\n"
@@ -53,9 +56,15 @@ class RemoteProcess:
             f'[ "${{20}}" = {self.start_ticks} ] || {{ echo gone; exit 0; }}\n'
             f"kill -9 {self.pid} && echo killed"
         )
-        with contextlib.suppress(HostError):
-            await self._link.run(script)
-        return await self.wait_gone(timeout_s)
+        end_s = time.monotonic() + timeout_s
+        while True:
+            with contextlib.suppress(HostError):
+                await self._link.run(script)
+            if await self.is_gone():
+                return True
+            if time.monotonic() >= end_s:
+                return False
+            await asyncio.sleep(POLL_S)
 
     async def wait_gone(self, timeout_s: float) -> bool:
         """Waits until it has ended; returns whether it is proven to have within the bound."""

@@ -15,15 +15,13 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 
-from livemig.core.errors import CommandError, HostError, LivemigError, RefusedError
+from livemig.core.errors import HostError, LivemigError, RefusedError
 from livemig.core.plan import Plan, Security
-from livemig.engine.reach import listen_address, why_unreachable
+from livemig.engine.reach import REMEDY, find_way, has_tls
 from livemig.engine.side import Side
 from livemig.hosts.host import Host, HostProcess
 
 SOCKET_PATH_BYTES_MOST = 107
-SSH_PORT = 22
-"""Whether it is open or not, it tells whether the host is reached."""
 OBJECT_ID = "livemig-tls"
 USER_NAME = "livemig"
 KEY_BYTES = 32
@@ -109,14 +107,13 @@ async def open_channel(
             yield await stack.enter_async_context(opened)
             return
         wanted, address = plan.security, ""
-        if tunnelled or (wanted is Security.AUTO and not await _both_have_tls(source, destination)):
+        if tunnelled or (wanted is Security.AUTO and not (await has_tls(source) and await has_tls(destination))):
             wanted = Security.SSH
         if wanted is not Security.SSH:
-            address = listen_address(plan, source.host, destination.address, destination.host)
-            reason = await why_unreachable(source.host, address, SSH_PORT)
-            if reason is not None and wanted is not Security.AUTO:
-                raise RefusedError((reason,))
-            wanted = Security.SSH if reason is not None else wanted
+            way = await find_way(plan, source.host, destination.address, destination.host)
+            if way.trouble is not None and wanted is not Security.AUTO:
+                raise RefusedError((f"{way.trouble}: {REMEDY}",))
+            wanted, address = Security.SSH if way.trouble is not None else wanted, way.address
         if wanted is Security.SSH:
             yield await stack.enter_async_context(_tunnel(source, destination, run_id))
         elif wanted is Security.NONE:
@@ -129,17 +126,6 @@ def _on_one_host(source: Side, destination: Side) -> bool:
     if not (source.address.is_on_its_host and destination.address.is_on_its_host):
         return False
     return source.host.identity.is_same_host(destination.host.identity)
-
-
-async def _both_have_tls(*sides: Side) -> bool:
-    for side in sides:
-        try:
-            found = await side.monitor.execute("qom-list-types", {"implements": "tls-creds"})
-        except CommandError:
-            return False
-        if all(kind["name"] != "tls-creds-psk" for kind in found):
-            return False
-    return True
 
 
 @asynccontextmanager

@@ -8,15 +8,18 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import msgspec
+
 from livemig.core.errors import ConnectError, LaunchError, RefusedError
-from livemig.core.plan import Plan, Security
+from livemig.core.plan import Plan
 from livemig.core.units import format_size
-from livemig.engine.channel import SSH_PORT
 from livemig.engine.claim import Claim
 from livemig.engine.host_pool import HostPool
 from livemig.engine.launch import Launched, launch
 from livemig.engine.launch_plan import LaunchOptions, LaunchPlan, folder_beside, plan_launch
-from livemig.engine.reach import listen_address, refuse_clear_text, why_unreachable
+from livemig.engine.other_host import Objections, objections
+from livemig.engine.preflight import source_reasons
+from livemig.engine.reach import refuse_clear_text
 from livemig.engine.side import Side
 from livemig.hosts.host import Host
 from livemig.qemu.address import Address
@@ -93,16 +96,15 @@ async def launch_plan(
         raise RefusedError(
             (f"nobody listens at {destination}, and livemig launches a QEMU only where its monitor is a UNIX socket",)
         )
-    reasons = [*await _why_no_memory(source, host)]
-    if plan is not None and plan.security in (Security.TLS, Security.NONE):
-        reasons += await _why_no_way(plan, source, destination, host)
+    between = Objections() if plan is None else await objections(plan, source, destination, host)
+    reasons = (*await _why_no_memory(source, host), *between.reasons)
     try:
         planned = await plan_launch(source, host, destination, options)
     except RefusedError as error:
         raise RefusedError((*error.reasons, *reasons)) from error
     if reasons:
-        raise RefusedError(tuple(reasons))
-    return planned
+        raise RefusedError(reasons)
+    return msgspec.structs.replace(planned, warnings=(*planned.warnings, *between.warnings))
 
 
 async def _why_no_memory(source: Side, host: Host) -> tuple[str, ...]:
@@ -113,17 +115,6 @@ async def _why_no_memory(source: Side, host: Host) -> tuple[str, ...]:
     sizes = f"{format_size(needed_bytes)} of memory, and {format_size(available_bytes)} can be had {where}"
     remedy = "free some, or raise this cgroup's limit, before a second QEMU is launched"
     return (f"the guest has {sizes}: {remedy}",)
-
-
-async def _why_no_way(plan: Plan, source: Side, destination: Address, host: Host) -> tuple[str, ...]:
-    if source.host.identity.is_same_host(host.identity):
-        return ()
-    try:
-        address = listen_address(plan, source.host, destination, host)
-    except RefusedError as error:
-        return error.reasons
-    reason = await why_unreachable(source.host, address, SSH_PORT)
-    return () if reason is None else (reason,)
 
 
 async def refuse_one_address(source: Address, source_host: Host, destination: Address, destination_host: Host) -> None:
@@ -175,7 +166,13 @@ def refuse_idle_options(destination: Address, options: LaunchOptions) -> None:
 async def _connect_launched(
     source: Side, address: Address, host: Host, options: LaunchOptions, claim: Claim
 ) -> Connected:
-    planned = await launch_plan(source, address, host, options, claim.plan)
+    reasons = await source_reasons(source, claim.plan)
+    try:
+        planned = await launch_plan(source, address, host, options, claim.plan)
+    except RefusedError as error:
+        raise RefusedError((*reasons, *error.reasons)) from error
+    if reasons:
+        raise RefusedError(reasons)
     await claim.launching(planned)
     launched = await launch(planned, run_id=claim.run_id, on_started=claim.launched)
     try:

@@ -80,9 +80,14 @@ async def examine(source: Side, destination: Side, plan: Plan, fixed: FixedPart)
 async def examine_source(source: Side, plan: Plan, fixed: FixedPart) -> Preflight:
     """Looks at the source alone, where no destination waits yet; changes nothing."""
     return Preflight(
-        refusals=(*source_refusals(source.facts), *await _supervised(source, plan)),
+        refusals=await source_reasons(source, plan),
         warnings=cautions(plan, fixed, out_of_band=source.monitor.out_of_band),
     )
+
+
+async def source_reasons(source: Side, plan: Plan) -> tuple[str, ...]:
+    """Returns why the guest can't leave its source, whatever waits for it; empty when it can."""
+    return (*source_refusals(source.facts), *await _supervised(source, plan))
 
 
 async def _supervised(source: Side, plan: Plan) -> tuple[str, ...]:

@@ -122,9 +122,8 @@ class Link:
             raise OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT)) from None
         except asyncssh.ChannelOpenError as error:
             if error.code == asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED:
-                reason = (
-                    f"its sshd does not forward {what}: allow it there (AllowStreamLocalForwarding, DisableForwarding)"
-                )
+                options = "AllowStreamLocalForwarding, AllowTcpForwarding, DisableForwarding"
+                reason = f"its sshd does not forward {what}: allow it there ({options})"
                 raise ConnectError(f"{self.name}: {reason}", address=self.name) from error
             if error.code == asyncssh.OPEN_CONNECT_FAILED:
                 raise _connect_failure(error.reason) from error

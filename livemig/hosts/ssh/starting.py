@@ -30,6 +30,8 @@ _LIMIT_NAMES = {
     9: "as",
 }
 """What util-linux's prlimit calls Linux's limits."""
+_MACHINE_OPTIONS = frozenset({"-machine", "--machine", "-M"})
+_VERSION = re.compile(r"version (\d+(?:\.\d+)+)")
 _KVM_ONLY = re.compile(r"(^|,)(accel=)?kvm($|,)")
 
 
@@ -41,6 +43,7 @@ async def why_no_start(link: Link, host: str, user_id: int, program: Program) ->
             "folder": f"cd {_q(surroundings.cwd)}",
             "executable": f"[ -x {_q(program.executable)} ]",
             "version": f"{_q(program.executable)} --version",
+            "machines": f"{_q(program.executable)} -machine help",
             "setsid": "command -v setsid",
             "setpriv": "command -v setpriv",
             "kvm": "[ -c /dev/kvm ]",
@@ -53,6 +56,8 @@ async def why_no_start(link: Link, host: str, user_id: int, program: Program) ->
         reasons.append(f"{host} has no program {program.executable}: install that QEMU there, or give --dst-command")
     elif found["version"].status != 0:
         reasons.append(f"{program.executable} does not start at {host} (`--version` fails): see what it says there")
+    else:
+        reasons += _why_no_machine(host, program, found["version"].text, found["machines"].text)
     if found["setsid"].status != 0:
         reasons.append(f"{host} has no setsid (util-linux, busybox): install it there")
     if user_id not in (surroundings.user, 0):
@@ -126,10 +131,27 @@ def _limit(value: int) -> str:
     return "unlimited" if value == -1 else str(value)
 
 
+def _why_no_machine(host: str, program: Program, version: str, listed: str) -> Iterator[str]:
+    """An older QEMU does not know the newer one's machine types: it would end at once."""
+    wanted = _machine_type(program.argv)
+    known = {line.split()[0] for line in listed.splitlines() if line.strip()}
+    if wanted and known and wanted not in known:
+        number = _VERSION.search(version)
+        named = f"QEMU {number[1]}, which has no machine {wanted}" if number else f"a QEMU without machine {wanted}"
+        yield f"{program.executable} at {host} is {named}: install one there that has it, or choose another host"
+
+
+def _machine_type(argv: tuple[str, ...]) -> str:
+    """What the command line says; empty where it says it in another way."""
+    values = [value for name, value in pairwise(argv) if name in _MACHINE_OPTIONS]
+    first = values[-1].partition(",")[0] if values else ""
+    return first.removeprefix("type=") if "=" not in first.removeprefix("type=") else ""
+
+
 def _needs_kvm(argv: tuple[str, ...]) -> bool:
     if any(each in ("-enable-kvm", "--enable-kvm") for each in argv):
         return True
-    options = {"-accel", "--accel", "-machine", "--machine", "-M"}
+    options = {"-accel", "--accel", *_MACHINE_OPTIONS}
     return any(name in options and _KVM_ONLY.search(value) for name, value in pairwise(argv))
 
 

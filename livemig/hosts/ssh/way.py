@@ -13,7 +13,7 @@ from livemig.hosts.ssh.relay import Relay
 
 HELD = (
     "somebody listens there, but its sshd does not connect: other clients hold this monitor (give QEMU a second one), "
-    "or that sshd forwards no UNIX sockets (AllowStreamLocalForwarding)"
+    "or that sshd forwards no UNIX sockets (AllowStreamLocalForwarding, AllowTcpForwarding)"
 )
 
 

@@ -97,16 +97,23 @@ class Pair:
         """Ends all machines."""
         await self._stack.aclose()
 
+    @property
+    def source_address(self) -> str:
+        """Where livemig finds the source."""
+        return str(self.source.qmp_path)
+
+    @property
+    def destination_address(self) -> str:
+        """Where livemig finds, or launches, the destination."""
+        return str(self.destination.qmp_path)
+
     async def migrate(
         self, plan: livemig.Plan = QUICK, *, trace_path: Path | None = None, on_event: Any = None
     ) -> tuple[livemig.Report, list[Event]]:
         """Moves the guest through the library; `on_event(migration, event)` may act on each event."""
         seen: list[Event] = []
         async with livemig.migrate(
-            plan,
-            source=str(self.source.qmp_path),
-            destination=str(self.destination.qmp_path),
-            trace_path=trace_path,
+            plan, source=self.source_address, destination=self.destination_address, trace_path=trace_path
         ) as migration:
             async for event in migration:
                 seen.append(event)
@@ -130,16 +137,8 @@ class Pair:
 
     async def spawn_run(self, *options: str, **process_options: Any) -> asyncio.subprocess.Process:
         """Starts ``livemig run --json``."""
-        return await spawn_livemig(
-            "run",
-            "--json",
-            "--src-qmp",
-            str(self.source.qmp_path),
-            "--dst-qmp",
-            str(self.destination.qmp_path),
-            *options,
-            **process_options,
-        )
+        addresses = ("--src-qmp", self.source_address, "--dst-qmp", self.destination_address)
+        return await spawn_livemig("run", "--json", *addresses, *options, **process_options)
 
     async def run_states(self) -> dict[str, str]:
         """Asks both by their second sockets; ``gone`` for a QEMU that has ended."""

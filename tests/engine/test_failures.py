@@ -92,7 +92,7 @@ async def test_cancel_in_pre_switchover(pair: Pair) -> None:
 async def test_leaving_the_context_early_cancels(pair: Pair) -> None:
     """An exception in the caller's loop leaves the guest running at the source."""
     await pair.start()
-    migration = livemig.migrate(SLOW, source=str(pair.source.qmp_path), destination=str(pair.destination.qmp_path))
+    migration = livemig.migrate(SLOW, source=pair.source_address, destination=pair.destination_address)
 
     async def fail_on_progress() -> None:
         async with migration:

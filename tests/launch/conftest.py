@@ -44,7 +44,7 @@ class Bench:
         self, *arguments: str, prefix: Sequence[str] = (), binary: str = QEMU, qmp: str = "a.qmp", **options: Any
     ) -> Side:
         """Starts a QEMU that has no guest but a machine; `{folder}` in its arguments is the test's folder."""
-        path = self.folder / qmp
+        path = self._monitor_path(qmp)
         line = [each.replace("{folder}", str(self.folder)) for each in (*prefix, binary, *arguments)]
         if not any(qmp in each for each in line):
             line += ["-qmp", f"unix:{path},server=on,wait=off"]
@@ -58,17 +58,26 @@ class Bench:
             )
         self._children.append(child)
         for _ in range(500):
-            if path.exists():
+            if self._seen_from_here(path).exists():
                 break
             await asyncio.sleep(0.02)
         try:
-            side = await Side.connect("source", Address(path=str(path)))
+            side = await self._side(path)
         except ConnectError as error:
             raise AssertionError((self.folder / "a.stderr").read_text()) from error
         if side.process is not None:
             self._processes.append(LocalProcess(side.process.pid))
         self._sides.append(side)
         return side
+
+    def _monitor_path(self, qmp: str) -> Path:
+        return self.folder / qmp
+
+    def _seen_from_here(self, path: Path) -> Path:
+        return path
+
+    async def _side(self, path: Path) -> Side:
+        return await Side.connect("source", Address(path=str(path)))
 
     async def plan(self, source: Side, qmp: str = "b.qmp", **options: Any) -> LaunchPlan:
         """Plans the launch of its destination."""
@@ -89,7 +98,7 @@ class Bench:
 
     async def connect(self, qmp: str) -> Side:
         """Connects to a QEMU that runs already."""
-        side = await Side.connect("source", Address(path=str(self.folder / qmp)))
+        side = await self._side(self.folder / qmp)
         self._sides.append(side)
         return side
 

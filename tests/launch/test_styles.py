@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 
 from livemig.core.errors import RefusedError
+from livemig.engine.launch import Launched
+from livemig.engine.side import Side
 from livemig.qemu.monitor import Monitor
 from tests.launch.conftest import Bench, assert_waits, need_root
 
@@ -141,7 +143,12 @@ async def test_a_destination_is_launched_from(style: str, bench: Bench) -> None:
     await assert_waits(launched)
     assert "geheim" not in launched.plan.command
     assert "-daemonize" not in launched.plan.command
-    async with await Monitor.connect(launched.address) as monitor:
+    await assert_same_machine(source, launched)
+
+
+async def assert_same_machine(source: Side, launched: Launched) -> None:
+    """Both say the same of what they are made of."""
+    async with await Monitor.connect(str(launched.plan.qmp_path)) as monitor:
         for name in ("query-machines", "query-pci", "query-memdev", "query-cpus-fast"):
             assert await _answer(source.monitor, name) == await _answer(monitor, name), name
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import sys
+import uuid
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,8 @@ from livemig.lab.heartbeat import Heartbeat
 from livemig.lab.launched_machine import LaunchedMachine
 from livemig.lab.machine import Machine, MachineSettings
 from livemig.lab.serial import SerialLine
-from livemig.lab.two_hosts import Host, TwoHosts
+from livemig.lab.two_hosts import Host, Namespace, TwoHosts
+from livemig.lab.two_hosts.namespaces import run as run_command
 from livemig.lab.two_hosts.qemu import qemu_in
 from livemig.lab.workload import Workload
 from tests.engine.pair import IDLE, MiB, run_state, spawn_livemig
@@ -41,15 +44,33 @@ class Between:
         self._stack = AsyncExitStack()
         self._run_ids: list[str] = []
 
-    async def start(self, workload: Workload = IDLE, *arguments: str, memory_bytes: int = 128 * MiB) -> None:
+    async def start(
+        self, workload: Workload = IDLE, *arguments: str, memory_bytes: int = 128 * MiB, accelerator: str = "tcg"
+    ) -> None:
         """Starts the source; returns once the guest works and beats."""
         host = self.lab.a
         settings = MachineSettings(
-            workload=workload, memory_bytes=memory_bytes, binary=qemu_in(host), extra_arguments=arguments
+            workload=workload,
+            memory_bytes=memory_bytes,
+            accelerator=accelerator,
+            binary=qemu_in(host),
+            extra_arguments=arguments,
         )
         machine = Machine(settings, folder=host.private_folder_outside, name="vm", heartbeat=self.heartbeat)
         self.source = await self._stack.enter_async_context(machine)
         await self.source.serial.wait_ready()
+
+    async def put_over(self, host: Host, path: str, text: str, *, mode: int = 0o644) -> None:
+        """Has a host, and nobody else, see another file at a path, for as long as the lab is up."""
+        made = self.lab.folder / f"{host.name}{path.replace('/', '-')}"
+        made.write_text(text)
+        made.chmod(mode)
+        await run_command(*host.argv("mount", "--bind", str(made), path))
+
+    async def give_own_kernel(self, host: Host) -> None:
+        """Has a host look like another machine: numbers of devices and inodes prove nothing there any more."""
+        await self.put_over(host, "/proc/sys/kernel/random/boot_id", f"{uuid.uuid4()}\n")
+        await self.put_over(host, "/etc/machine-id", f"{uuid.uuid4().hex}\n")
 
     def address(self, host: Host, name: str | None = None) -> str:
         """The address of the guest's monitor at a host."""
@@ -85,9 +106,9 @@ class Between:
         return migration.report, seen
 
     async def run(
-        self, *options: str, verb: str = "run", source: str = "", destination: str = "", host: Host | None = None
+        self, *options: str, verb: str = "run", source: str = "", destination: str = "", host: Namespace | None = None
     ) -> tuple[int, list[dict[str, Any]], str]:
-        """Runs the command line with ``--json``, on this machine or on a host: exit code, lines, stderr."""
+        """Runs the command line with ``--json``, on this machine or in a namespace: exit code, lines, stderr."""
         addresses = (
             "--src-qmp",
             source or self.address(self.lab.a),
@@ -99,8 +120,6 @@ class Between:
         if host is None:
             process = await spawn_livemig(*arguments, env=environment)
         else:
-            import sys
-
             command = host.argv("env", f"PYTHONPATH={Path.cwd()}", sys.executable, "-m", "livemig", *arguments)
             process = await asyncio.create_subprocess_exec(
                 *command,
@@ -152,5 +171,6 @@ class Between:
     def _place(self, host: Host) -> LaunchedMachine:
         """Between hosts a socket keeps its path: the serial line too."""
         place = LaunchedMachine(folder=host.private_folder_outside, name="vm", heartbeat=self.heartbeat)
-        place.serial = SerialLine(host.private_folder_outside / "vm.serial", name="vm", heartbeat=self.heartbeat)
+        serial_path = host.private_folder_outside / "vm.serial"
+        place.serial = SerialLine(serial_path, name=f"vm on {host.name}", heartbeat=self.heartbeat)
         return place

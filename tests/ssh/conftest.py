@@ -13,9 +13,9 @@ from tests.ssh.between import Between
 
 
 @pytest.fixture
-async def lab(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[TwoHosts]:
-    """Two hosts whose sshd this process may log in at."""
-    made = TwoHosts(lab_name())
+async def lab(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[TwoHosts]:
+    """Two hosts whose sshd this process may log in at; a parameter is what their data links carry, bytes per second."""
+    made = TwoHosts(lab_name(), rate_bytes_s=getattr(request, "param", None))
     async with made:
         monkeypatch.setenv("HOME", str(made.home_folder))
         monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)

@@ -1,86 +1,23 @@
-"""SSH drops, links are cut, hosts lack things: one guest runs afterwards, and nothing of the other is left."""
+"""Ports are blocked, hosts lack things: one guest runs afterwards, and nothing of the other is left."""
 
 from __future__ import annotations
 
-import asyncio
 import shutil
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
 
-import livemig
 from livemig.core import event as events
+from livemig.core.errors import RefusedError
 from livemig.core.plan import Security
 from livemig.core.units import format_size
+from livemig.hosts.ssh.host import RemoteHost
 from livemig.lab.two_hosts.namespaces import run as run_command
-from livemig.lab.workload import Workload
 from tests.engine.pair import IDLE, MiB
 from tests.ssh.between import QUICK, Between
 
 pytestmark = pytest.mark.qemu
-GENTLE = Workload(working_set_bytes=4 * MiB, dirty_rate_bytes_s=MiB, fill_bytes=48 * MiB)
-"""Converges even where TLS has a tenth of a processor."""
-SLOW = msgspec.structs.replace(QUICK, bandwidth_bytes_s=40e6)
-"""A copy of some seconds."""
-
-
-def once(
-    kind: type[events.Event] | tuple[type[events.Event], ...], act: Callable[[], Any]
-) -> Callable[[livemig.Migration, events.Event], None]:
-    """Acts on the first event of a kind."""
-    done: list[bool] = []
-
-    def on_event(_: livemig.Migration, event: events.Event) -> None:
-        if isinstance(event, kind) and not done:
-            done.append(True)
-            act()
-
-    return on_event
-
-
-@pytest.mark.parametrize("kind", [events.Prepared, events.Progressed, events.RoundCompleted, events.SourceStopped])
-@pytest.mark.parametrize("side", ["source", "destination"])
-async def test_ssh_drops_and_comes_back(between: Between, kind: type[events.Event], side: str) -> None:
-    """In every phase; the sshd is killed with its sessions, and started again a moment later. QEMU goes on.
-
-    A guest that ends no round before its switchover loses it there.
-    """
-    await between.start(GENTLE)
-    host = between.lab.a if side == "source" else between.lab.b
-    tasks: list[asyncio.Task[None]] = []
-
-    async def come_back() -> None:
-        await asyncio.sleep(0.3)
-        await between.lab.start_sshd(host)
-
-    def drop() -> None:
-        between.lab.kill_sshd(host)
-        tasks.append(asyncio.get_running_loop().create_task(come_back()))
-
-    report, _ = await between.migrate(SLOW, on_event=once((kind, events.SourceStopped), drop))
-    await asyncio.gather(*tasks)
-    assert report.outcome == "completed", report.reason
-    assert not report.source_kept, report.warnings
-    assert tasks
-    await between.assert_arrived()
-
-
-async def test_a_cut_data_link_leaves_the_guest_at_the_source(between: Between) -> None:
-    await between.start(GENTLE)
-    plan = msgspec.structs.replace(SLOW, migrate_address=between.lab.b.data_address, bandwidth_bytes_s=5e6)
-    tasks: list[asyncio.Task[None]] = []
-
-    def cut() -> None:
-        tasks.append(asyncio.get_running_loop().create_task(between.lab.cut(between.lab.b, "data")))
-
-    report, _ = await between.migrate(plan, on_event=once(events.Progressed, cut))
-    await asyncio.gather(*tasks)
-    assert report.outcome == "failed", report.reason
-    assert report.running_on == "source"
-    await between.assert_stayed()
 
 
 async def test_a_blocked_port_is_gone_round_through_ssh(between: Between) -> None:
@@ -114,8 +51,6 @@ async def _firewall(between: Between, action: str) -> None:
 
 async def test_another_key_fails_cleanly(between: Between, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever does not hold the key of this migration is turned away; the source's guest runs on."""
-    from livemig.hosts.ssh.host import RemoteHost
-
     real = RemoteHost.write_secret
 
     async def other_key(self: RemoteHost, path: str, text: str, owner: tuple[int, int] | None) -> None:
@@ -181,3 +116,38 @@ async def test_an_image_has_to_be_the_very_same(between: Between, shared: bool) 
         assert code == 2
         assert "these are two files" in lines[-1]["reason"]
         await between.assert_stayed()
+
+
+@pytest.mark.parametrize("shared", [True, False], ids=["shared", "stale"])
+async def test_an_image_is_proven_by_a_file_beside_it(
+    between: Between, monkeypatch: pytest.MonkeyPatch, shared: bool
+) -> None:
+    """Between two kernels, where no number of a device or inode proves anything."""
+    made: list[str] = []
+    real = RemoteHost.write_secret
+
+    async def seen(self: RemoteHost, path: str, text: str, owner: tuple[int, int] | None) -> None:
+        made.append(f"{self.name} {path}")
+        await real(self, path, text, owner)
+
+    monkeypatch.setattr(RemoteHost, "write_secret", seen)
+    lab = between.lab
+    await between.give_own_kernel(lab.b)
+    folder = lab.a.shared_folder if shared else lab.a.private_folder
+    places = [lab.a.shared_folder] if shared else [lab.a.private_folder_outside, lab.b.private_folder_outside]
+    for place in places:
+        (place / "disk.raw").write_bytes(bytes(MiB))
+    drive = f"file={folder}/disk.raw,format=raw,if=none,id=disk0"
+    await between.start(IDLE, "-drive", drive, "-device", "virtio-blk-pci,drive=disk0")
+    if shared:
+        report, _ = await between.migrate()
+        assert report.outcome == "completed", report.reason
+        await between.assert_arrived()
+    else:
+        with pytest.raises(RefusedError, match="these are two files"):
+            await between.migrate()
+        await between.assert_stayed()
+    assert sum(each.startswith(f"ssh://B {folder}/.livemig-") for each in made) == 1
+    for place in places:
+        assert [path.name for path in place.iterdir() if path.name.startswith(".livemig")] == []
+        assert (place / "disk.raw").read_bytes() == bytes(MiB)

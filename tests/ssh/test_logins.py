@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import subprocess
 from pathlib import Path
@@ -14,7 +15,8 @@ from livemig.core.errors import ConnectError
 from livemig.hosts.ssh.host import RemoteHost
 from livemig.lab.two_hosts import TwoHosts
 from livemig.lab.two_hosts.namespaces import find
-from tests.engine.pair import livemig_output
+from tests.engine.pair import IDLE, livemig_output
+from tests.ssh.between import Between
 
 
 async def connect(name: str, user: str | None = None, port: int | None = None) -> RemoteHost:
@@ -133,9 +135,32 @@ async def test_what_a_login_shell_says_and_is_does_not_matter(lab: TwoHosts, pro
     await assert_answers("A")
 
 
-async def test_an_sshd_that_forwards_nothing_is_named(lab: TwoHosts) -> None:
+@pytest.mark.parametrize("name", ["tcsh", "fish"])
+async def test_a_login_shell_that_is_not_posix(between: Between, name: str) -> None:
+    """As the account's own on both hosts, for a whole run."""
+    shell = shutil.which(name)
+    assert shell is not None, f"this test needs {name}: scripts/setup installs it"
+    home = between.lab.home_folder  # where such a shell keeps its own files
+    others = [line for line in Path("/etc/passwd").read_text().splitlines() if not line.startswith("root:")]
+    accounts = "\n".join([f"root:x:0:0:root:{home}:{shell}", *others, ""])
+    for host in (between.lab.a, between.lab.b):
+        await between.put_over(host, "/etc/passwd", accounts)
+    logged_in = await connect("A")
+    try:
+        assert (await logged_in.link.run("echo $SHELL")).text == shell
+    finally:
+        await logged_in.close()
+    await between.start(IDLE)
+    report, _ = await between.migrate()
+    assert report.outcome == "completed", report.reason
+    await between.assert_arrived()
+
+
+@pytest.mark.parametrize("option", ["AllowStreamLocalForwarding", "AllowTcpForwarding"])
+async def test_an_sshd_that_forwards_nothing_is_named(lab: TwoHosts, option: str) -> None:
+    """By OpenSSH's second option too, without which it forwards no sockets either."""
     config = lab.folder / "A.sshd_config"
-    config.write_text(f"{config.read_text()}\nAllowStreamLocalForwarding no\n")
+    config.write_text(f"{config.read_text()}\n{option} no\n")
     lab.kill_sshd(lab.a)
     await lab.start_sshd(lab.a)
     path = lab.a.private_folder / "a.qmp"
@@ -149,7 +174,7 @@ async def test_an_sshd_that_forwards_nothing_is_named(lab: TwoHosts) -> None:
         listening.kill()
         await listening.wait()
     assert code == 2
-    assert "AllowStreamLocalForwarding" in errors
+    assert option in errors
     assert errors.count("\n") == 1
 
 

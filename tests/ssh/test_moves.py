@@ -84,6 +84,21 @@ async def test_livemig_may_run_on_either_host(between: Between, where: str) -> N
     await between.assert_arrived()
 
 
+async def test_livemig_may_run_on_a_third_host(between: Between) -> None:
+    """One that is neither: it knows both by their SSH alone, and memory goes straight from one to the other."""
+    await between.start()
+    lab = between.lab
+    source, destination = (between.address(host, host.data_address) for host in (lab.a, lab.b))
+    code, lines, errors = await between.run(
+        "--downtime-limit", "1s", "--probation", "100ms", host=lab.client, source=source, destination=destination
+    )
+    assert code == 0, (lines[-1:], errors)
+    channels = [line["channel"] for line in lines if "channel" in line]
+    assert channels == [f"TLS over TCP to {lab.b.data_address}, with a key made for this migration"]
+    assert (lines[-1]["outcome"], lines[-1]["running_on"]) == ("completed", "destination")
+    await between.assert_arrived()
+
+
 async def test_ipv6(between: Between) -> None:
     """Its address is taken from the SSH connection, and bound."""
     await between.start()

@@ -150,7 +150,7 @@ class Between:
         verdict = await self.source.serial.ask_verdict()
         assert verdict.good, verdict
         assert self.heartbeat.problems == []
-        assert self.destination.left_behind == []
+        assert self.destination.left_behind == [], self.destination.left_behind
         assert self.leftovers() == []
 
     async def _attach(self) -> None:

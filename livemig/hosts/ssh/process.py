@@ -11,7 +11,8 @@ from livemig.hosts.local import start_ticks_in
 from livemig.hosts.ssh.link import Link
 
 POLL_S = 0.05
-END_BOUND_S = 5.0
+END_BOUND_S = 15.0
+"""With time to log in again, on a host that is slow."""
 _ENDED_STATES = ("Z", "X")
 
 

@@ -54,6 +54,12 @@ class Slots:
             return median(self._bytes_s[-RECENT:])
         return None if self._last is None else self._last.throughput_bytes_s or None
 
+    @property
+    def hopeful_bytes_s(self) -> float | None:
+        """The same, or what the last slot had, if that is more: a link that was slow for a while may be so no more."""
+        last = self._bytes_s[-1:]
+        return max((self.middle_bytes_s or 0.0, *last)) or None
+
     def safe_ratio(self, cap_bytes_s: float | None, span_s: float) -> float:
         """What share of the last slot's the link carries over the next span with 99.5 %; 1 where nothing wavers.
 

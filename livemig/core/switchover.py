@@ -57,8 +57,9 @@ LEAST_SHARE, LATELY_S = 1.05, 8.0
 """The reservation value rises to this share of the least that was left in so long a time."""
 PATIENCE_SHARE = 0.75
 """In this share of the time there is; in what is left it goes on to the limit."""
-RESERVE_SHARE, RESERVE_LEAST_S = 0.15, 1.5
-"""What of the time after the first copy is kept for crossing the limit itself."""
+RESERVE_SHARE, RESERVE_LEAST_S, RESERVE_MOST_SHARE = 0.15, 1.5, 0.3
+"""What of the time after the first copy is kept for crossing the limit itself: a share, some time at least, and no more
+than another share."""
 RESERVE_NEAR_S, STEADY_RATIO = 0.3, 0.8
 """The same, where the last round left much less than the limit and the link is steady: the next slot crosses it."""
 HOLD_LEAST_S = 10.0
@@ -67,7 +68,7 @@ the limit itself."""
 TIGHT_RATIO, TIGHT_WAIT_S = 0.7, 4.0
 """What comes down no more and is above this share of the limit: holding out gains little and may miss the limit. The
 nearer it is, the shorter a trough is waited for: so long for what leaves nothing."""
-RISING_AFTER, RISING_RATE_S, RISING_SIGNIFICANCE = 5, 0.02, 3.0
+RISING_AFTER, RISING_RATE_S, RISING_SIGNIFICANCE = 5, 0.02, 2.5
 """So many rounds that show growth by so much a second, so clearly: it gets no better."""
 RISING_WINDOW_S, RISING_SHARE = 4.0, 1.15
 """Over that window; then this share of what was left last is taken."""
@@ -108,6 +109,7 @@ class Switchover:
         self._tracker, self._slots = RoundTracker(), Slots()
         self._samples: list[DirtySample] = []
         self._left_s: list[tuple[float, float]] = []
+        self._left_bytes: list[int] = []
         self._copied_s: float | None = None
         self._remaining_bytes = 0
         self._first_remaining_bytes = self._passed_bytes = 0.0
@@ -166,6 +168,7 @@ class Switchover:
         if self._copied_s is None:
             self._copied_s, self._first_remaining_bytes = end_s, finished.remaining_bytes
             self._passed_bytes = 0.0
+        self._left_bytes = [*self._left_bytes[-HOPELESS_AFTER_ROUNDS:], finished.remaining_bytes]
         bytes_s = self._slots.middle_bytes_s
         if bytes_s:
             self._left_s.append((end_s, finished.remaining_bytes / bytes_s))
@@ -222,12 +225,10 @@ class Switchover:
         last_s = self._left_s[-1][1]
         lately = [left_s for seen_s, left_s in self._left_s[-64:] if seen_s > time_s - LATELY_S]
         lowest_s = min(lately, default=last_s)
-        if last_s < SWINGING_RATIO * lowest_s:
-            if self._rising(time_s):
-                return min(limit_s, RISING_SHARE * last_s)
-            share = min(left_s for _, left_s in self._left_s[-2:]) / limit_s
-            if self._settled() and share > TIGHT_RATIO and time_s - copied_s > TIGHT_WAIT_S * (1.0 - share):
-                return limit_s
+        if self._rising(time_s):
+            return min(limit_s, RISING_SHARE * last_s)
+        if last_s < SWINGING_RATIO * lowest_s and self._tight(time_s - copied_s, limit_s):
+            return limit_s
         target_s = min(limit_s, max(least_s, LEAST_SHARE * lowest_s))
         fixed_s = fixed_downtime_s(self._plan)
         gain_ratio = 1.0 - (least_s + fixed_s) / (target_s + fixed_s)
@@ -242,10 +243,15 @@ class Switchover:
         if self._plan.deadline_s is None:
             return copied_s + max(HOLD_LEAST_S, copied_s)
         left_s = self._plan.deadline_s - copied_s
-        reserve_s = max(RESERVE_LEAST_S, RESERVE_SHARE * left_s)
+        reserve_s = max(min(RESERVE_LEAST_S, RESERVE_MOST_SHARE * left_s), RESERVE_SHARE * left_s)
         if self._ratio > STEADY_RATIO and self._left_s[-1][1] < TIGHT_RATIO * limit_s:
             reserve_s = min(reserve_s, RESERVE_NEAR_S)
         return self._plan.deadline_s - reserve_s
+
+    def _tight(self, waited_s: float, limit_s: float) -> bool:
+        """Whether what comes down no more is near the limit, and was waited for long enough for that."""
+        share = min(left_s for _, left_s in self._left_s[-2:]) / limit_s
+        return self._settled() and share > TIGHT_RATIO and waited_s > TIGHT_WAIT_S * (1.0 - share)
 
     def _settled(self) -> bool:
         """Whether the rounds have come down as far as they do."""
@@ -277,15 +283,15 @@ class Switchover:
 
     def _judge(self, time_s: float) -> None:
         """Says that there is no hope, or takes it back; by what QEMU is allowed, as it really is."""
-        bytes_s, allowed_s = self._slots.middle_bytes_s, self._allowed_s()
-        last = [left_s for _, left_s in self._left_s[-HOPELESS_AFTER_ROUNDS:]]
+        bytes_s, allowed_s = self._slots.hopeful_bytes_s, self._allowed_s()
+        last = [left_bytes / (bytes_s or 1.0) for left_bytes in self._left_bytes]
         whole = self._passed_bytes >= WHOLE_PASS_SHARE * self._first_remaining_bytes
         if self._tired or len(last) < HOPELESS_AFTER_ROUNDS or not bytes_s or not whole:
             return
-        if min(last) < allowed_s:
+        if min(last[-HOPELESS_AFTER_ROUNDS:]) < allowed_s:
             self._hopeless = ""
             return
-        if not self._settled():
+        if last[-1] < DECAY_RATIO * max(last):
             return
         self._fit(time_s)
         if self._reach is None or self._reach.floor(bytes_s, pace=HOPELESS_PACE).pending_s < allowed_s:

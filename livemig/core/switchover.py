@@ -61,7 +61,8 @@ RESERVE_SHARE, RESERVE_LEAST_S, RESERVE_MOST_SHARE = 0.15, 1.5, 0.3
 """What of the time after the first copy is kept for crossing the limit itself: a share, some time at least, and no more
 than another share."""
 RESERVE_NEAR_S, STEADY_RATIO = 0.3, 0.8
-"""The same, where the last round left much less than the limit and the link is steady: the next slot crosses it."""
+"""The least that is kept, and all where the last round left much less than the limit and the link is steady: the next
+slot crosses it."""
 HOLD_LEAST_S = 10.0
 """Without a deadline it holds out as long as the first copy took, and so long at least; and then as long once more for
 the limit itself."""
@@ -243,7 +244,7 @@ class Switchover:
         if self._plan.deadline_s is None:
             return copied_s + max(HOLD_LEAST_S, copied_s)
         left_s = self._plan.deadline_s - copied_s
-        reserve_s = max(min(RESERVE_LEAST_S, RESERVE_MOST_SHARE * left_s), RESERVE_SHARE * left_s)
+        reserve_s = max(RESERVE_NEAR_S, min(RESERVE_LEAST_S, RESERVE_MOST_SHARE * left_s), RESERVE_SHARE * left_s)
         if self._ratio > STEADY_RATIO and self._left_s[-1][1] < TIGHT_RATIO * limit_s:
             reserve_s = min(reserve_s, RESERVE_NEAR_S)
         return self._plan.deadline_s - reserve_s

@@ -35,7 +35,7 @@ FIXED_DOWNTIME_PRIOR_S = 0.012
 """Downtime that no bandwidth shortens: the last sync, device state, loading, one ``cont``. Measured with
 ``python -m bench switchover`` on idle guests; taken until a report of this pair of QEMUs says better."""
 PAGE_BYTES = 4096
-ROUNDS_KEPT = 16
+ROUNDS_KEPT, LEFT_KEPT = 16, 600
 ROUND_DEVIATION = 0.02
 """Relative, of a round's newly dirtied pages."""
 MOST_OLD_SHARE = 0.5
@@ -173,6 +173,7 @@ class Switchover:
         bytes_s = self._slots.middle_bytes_s
         if bytes_s:
             self._left_s.append((end_s, finished.remaining_bytes / bytes_s))
+            del self._left_s[:-LEFT_KEPT]
 
     def _dirtied_bytes(self, finished: Round) -> float:
         """What was dirtied in a round, had all of what was left before it been sent in it: the rest is no other."""
@@ -310,8 +311,8 @@ class Switchover:
         tried_s = 2 * max(HOLD_LEAST_S, self._copied_s)
         if time_s > max(self._copied_s, self._trying_since_s) + tried_s:
             self._tired = True
-            self._hopeless = f"what is left has not fitted into {self._limit_words()} for {format_duration(tried_s)}: "
-            self._hopeless += self._remedy()
+            self._hopeless = f"what is left has not fitted into {self._limit_words()} for {format_duration(tried_s)}"
+            self._hopeless += f": {remedy}" if (remedy := self._remedy()) else ""
 
     def _limit_words(self) -> str:
         sure = f" ({self._ratio:.0%} of it for sure)" if self._ratio < 1.0 else ""
@@ -324,6 +325,8 @@ class Switchover:
         if not self._left_s or not bytes_s:
             return ""
         left_s = REMEDY_RATIO * max(left_s for _, left_s in self._left_s[-HOPELESS_AFTER_ROUNDS:])
+        if left_s <= self._allowed_s():
+            return ""  # it would fit as it is
         limit_s = first_crossing(self._plan).downtime_limit_s
         return (
             f"a downtime limit of {format_duration(left_s / ratio + fixed_downtime_s(self._plan))} or a bandwidth of "

@@ -16,7 +16,7 @@ from livemig.core.policy import Policy
 from livemig.core.switchover import first_crossing
 from livemig.core.trace import DecisionRecord, InputRecord
 from livemig.core.units import parse_duration_s, parse_rate_bytes_s
-from livemig.simulation.link import LinkSetting
+from livemig.simulation.link import LinkSetting, Outage
 from livemig.simulation.replay import replay
 from livemig.simulation.setting import Setting
 from livemig.simulation.simulate import SimulatedRun, Wish, simulate
@@ -153,6 +153,27 @@ def test_without_a_deadline_what_never_fits_is_told_after_a_while():
 def test_at_the_deadline_it_is_told_what_would_do():
     """Also where it was not without hope before."""
     assert "the deadline of 12.00 s has come: a downtime limit of" in verdict_of(moved("edge"))
+
+
+def test_with_little_time_after_the_first_copy_some_of_it_is_for_holding_out():
+    """Not all of it is kept for crossing the limit."""
+    fast = moved("zipf", Plan(downtime_limit_s=0.2, deadline_s=DEADLINE_S))
+    assert fast.first_copy_s is not None
+    plan = Plan(downtime_limit_s=0.2, deadline_s=fast.first_copy_s + 1.4, prefer=Prefer.DOWNTIME)
+    short = moved("zipf", plan)
+    assert short.outcome is Outcome.COMPLETED
+    assert short.downtime_s is not None
+    assert fast.downtime_s is not None
+    assert short.downtime_s < 0.7 * fast.downtime_s
+
+
+def test_a_link_that_was_slow_for_a_while_is_no_verdict():
+    """What it left meanwhile is judged by what the link has now."""
+    outage = Outage(start_s=1.6, duration_s=1.2, left_percent=15)
+    setting = Setting(guest=GUESTS["sweep"], link=LinkSetting(rate_bytes_s=LINK_BYTES_S, outages=(outage,)))
+    run = simulate(setting, PLAN, seed=1)
+    assert run.outcome is Outcome.COMPLETED
+    assert run.total_s > outage.start_s + outage.duration_s
 
 
 def test_a_growing_guest_is_not_waited_for():

@@ -169,8 +169,9 @@ class Show:
                 outcome=Outcome.UNKNOWN,
                 running_on=RunningOn.UNKNOWN,
                 guest_state="unknown",
-                reason=f"a fault in livemig: {type(error).__name__}: {error}; ask both QEMUs with query-status, and "
-                "never `cont` both",
+                reason=f"a fault in livemig: {type(error).__name__}: {error}; "
+                f"`livemig recover {migration.id}` finishes "
+                "or undoes what was begun; never `cont` both",
             )
             self.event(report.ended(0.0))
             return report

@@ -86,6 +86,7 @@ class Migration:
         self._begun = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._cancel_reason: str | None = None
+        self._cut_off = False
         self._changes: list[PlanChange] = []
         self._retries: list[str] = []
         self._status = StatusKeeper(self.id, source, destination)
@@ -97,17 +98,19 @@ class Migration:
         Raises:
             LivemigError: While it has not.
         """
+        if self._report is None and self._cut_off:
+            raise LivemigError(f"the migration was cut off: `livemig recover {self.id}` finishes it")
         if self._report is None:
             raise LivemigError("the migration has not ended: leave its context first")
         return self._report
 
     def cancel(self, reason: str = "cancelled by the caller") -> None:
         """Asks that the guest stay at the source. Once the switchover has begun, that finishes. Can be repeated."""
-        self._cancel_reason = reason
+        is_first, self._cancel_reason = self._cancel_reason is None, self._cancel_reason or reason
         if self._run is not None:
             self._run.cancel(reason)
-        elif self._task is not None:
-            self._task.cancel()
+        elif self._task is not None and is_first:
+            self._task.cancel()  # once: a second one would cut short what is given back
 
     def tune(self, change: PlanChange) -> None:
         """Changes limits, before the migration begins or while it runs.
@@ -174,10 +177,13 @@ class Migration:
                     stack.callback(self._close_trace, recorder)
                 stack.push_async_callback(claim.journal.close)
                 try:
+                    if self._cancel_reason is not None:
+                        raise RefusedError((self._cancel_reason,))
                     await claim.journal.open()
                     report = await self._by_some_way(claim, recorder)
                 except BaseException as error:
-                    await asyncio.shield(claim.end_refused(self._cancel_reason or str(error) or repr(error)))
+                    if not self._cut_off:
+                        await asyncio.shield(claim.end_refused(self._cancel_reason or str(error) or repr(error)))
                     for note in claim.left:
                         error.add_note(note)
                     raise
@@ -189,9 +195,13 @@ class Migration:
     async def _by_some_way(self, claim: Claim, recorder: TraceRecorder | None) -> Report:
         """A handshake that hangs is worth another port, and then the way through SSH."""
         ways, silent_count = Ways(more=True), 0
+        before: NeverConnectedError | None = None
+        run: Run | None = None
         async with HostPool() as hosts:
             while True:
                 try:
+                    if before is not None and self._cancel_reason is not None:
+                        raise RefusedError((self._cancel_reason,))
                     return await self._moved(ways, hosts, claim, recorder)
                 except NeverConnectedError as error:
                     silent_count += error.silent
@@ -199,6 +209,22 @@ class Migration:
                         ways = Ways(tunnelled=True)
                     way = "the way through SSH" if ways.tunnelled else "another port"
                     self._retry(f"{error}; {way} is tried", recorder)
+                    before, run = error, self._run
+                except (LivemigError, asyncio.CancelledError) as error:
+                    if before is None or self._run is not run:
+                        raise
+                    return self._without_another_way(before.report, error)
+
+    def _without_another_way(self, report: Report, error: BaseException) -> Report:
+        """How a run ended that did not come together, and whose next attempt was cancelled or refused beforehand."""
+        if self._cancel_reason is None:
+            return msgspec.structs.replace(report, reason=f"{report.reason}; it could not be tried again: {error}")
+        return msgspec.structs.replace(
+            report,
+            outcome=Outcome.CANCELLED,
+            reason=f"{self._cancel_reason}, before another attempt; {report.reason}",
+            cancel_reason=self._cancel_reason,
+        )
 
     def _retry(self, text: str, recorder: TraceRecorder | None) -> None:
         event = events.Warned(time_s=0.0, text=text)
@@ -213,8 +239,7 @@ class Migration:
             loading = asyncio.ensure_future(asyncio.to_thread(import_module, "livemig.core.forecaster"))
             stack.push_async_callback(asyncio.wait, [loading])
             connected = await connect_both(*self._addresses, self._launch, hosts, claim)
-            stack.push_async_callback(self._let_go, connected)
-            stack.push_async_callback(claim.release)
+            stack.push_async_callback(self._let_go, connected, claim)
             await stack.enter_async_context(listening(self.id, self._answer))
             watch = await stack.enter_async_context(Watch(connected.source, connected.destination))
             run = Run(
@@ -236,7 +261,13 @@ class Migration:
             self._begun.set()
             if recorder is not None:
                 recorder.release()
-            self._report = await run.migrate(channel)
+            try:
+                self._report = await run.migrate(channel)
+            except NeverConnectedError:
+                raise
+            except BaseException:
+                self._cut_off = True
+                raise
         return self._report
 
     def _ask_again(self, run: Run) -> None:
@@ -278,12 +309,18 @@ class Migration:
                 assert_never(request.do)
         return self._status.now(plan, None if run is None else run.live.now_s)
 
-    async def _let_go(self, connected: Connected) -> None:
-        """Closes both monitors. What was launched is gone again, unless it has the guest, or may have it."""
+    async def _let_go(self, connected: Connected, claim: Claim) -> None:
+        """Closes both monitors. What was launched is gone again, unless it has the guest, or may have it.
+
+        One that was cut off while it migrated, by a fault of ours or by a caller that waits no longer, leaves all as it
+        is, as one that was killed does: where the guest is now, the table says to who recovers it.
+        """
+        if not self._cut_off:
+            await claim.release()
         launched = connected.launched
         if launched is not None:
             outcome = None if self._report is None else self._report.outcome
-            if outcome in (Outcome.COMPLETED, Outcome.UNKNOWN):
+            if self._cut_off or outcome in (Outcome.COMPLETED, Outcome.UNKNOWN):
                 launched.close()
             else:
                 await launched.end()
@@ -292,7 +329,7 @@ class Migration:
 
     def _close_trace(self, recorder: TraceRecorder) -> None:
         """A refusal leaves no trace, and an older one as it was."""
-        if self._run is None:
+        if not self._begun.is_set():
             recorder.discard()
         recorder.close()
 

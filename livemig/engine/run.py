@@ -237,7 +237,8 @@ class Run:
             await connecting.give_up()
             failed = verdict.outcome is Outcome.FAILED and self.live.policy.cancel_reason is None
             if failed and self._launched is not None and self._ways.after(self.live.policy.plan, channel.security):
-                raise NeverConnectedError(self._reason(verdict, settlement), silent=connecting.silent)
+                report = self._report(verdict, settlement, downtime)
+                raise NeverConnectedError(report.reason, silent=connecting.silent, report=report)
         if verdict.outcome is Outcome.FAILED and self._launched is not None:
             self._destination_words = await self._launched.read_stderr()
         await self.live.look_ahead.finish()

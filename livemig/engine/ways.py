@@ -6,6 +6,7 @@ import msgspec
 
 from livemig.core.errors import LivemigError
 from livemig.core.plan import Plan, Security
+from livemig.core.report import Report
 
 
 class Ways(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,8 +34,10 @@ class NeverConnectedError(LivemigError):
 
     Attributes:
         silent: Whether one of them fell silent in the handshake: another port may do.
+        report: How the attempt ended: what is to be told when no other way comes about either.
     """
 
-    def __init__(self, message: str, *, silent: bool) -> None:
+    def __init__(self, message: str, *, silent: bool, report: Report) -> None:
         super().__init__(message)
         self.silent = silent
+        self.report = report

@@ -233,6 +233,31 @@ async def test_a_cancel_while_another_way_is_tried_holds(
     await between.assert_stayed()
 
 
+async def test_a_second_attempt_that_is_refused_is_a_failure_that_is_known(
+    between: Between, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The guest runs at the source, and that is what is said: nothing of the first attempt is left to be unsure of."""
+    strangers = Strangers("silent")
+    let_meet(strangers, monkeypatch)
+    await between.start(IDLE)
+    path = between.lab.b.private_folder_outside / "vm.qmp"
+
+    def get_in_the_way(_: livemig.Migration, event: events.Event) -> None:
+        if isinstance(event, events.Warned) and "is tried" in event.text:
+            path.write_text("no socket")
+
+    try:
+        report, _ = await between.migrate(on_event=get_in_the_way)
+    finally:
+        await strangers.leave()
+    path.unlink()
+    assert (report.outcome, report.running_on) == ("failed", "source"), report.reason
+    assert "fell silent" in report.reason
+    assert "no QMP socket" in report.reason
+    assert report.guest_state == "running"
+    await between.assert_stayed()
+
+
 @pytest.mark.parametrize("kind", ["silent", "garbage", "storm"])
 async def test_without_tls_a_stranger_loses_nothing(
     between: Between, bystander: Heartbeat, monkeypatch: pytest.MonkeyPatch, kind: str

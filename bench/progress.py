@@ -21,6 +21,7 @@ class Progress:
         self.count = 0
         self._label, self._total_count = label, total_count
         self._terminal = sys.stderr.isatty()
+        self._told_count: int | None = None
 
     def step(self, count: int = 1) -> None:
         """Counts one, or so many."""
@@ -41,5 +42,15 @@ class Progress:
         text = f"{self._label}: {self.count}/{self._total_count}"
         if self._terminal:
             print(f"\r{text}", end="", file=sys.stderr, flush=True)
-        elif self.count % max(1, self._total_count // _STEPS_SHOWN) == 0 or self.count == self._total_count:
+        elif self._is_worth_a_line():
+            self._told_count = self.count
             print(text, file=sys.stderr, flush=True)
+
+    def _is_worth_a_line(self) -> bool:
+        """Whether a tenth more is done than the last line said, or all; steps may be of any size."""
+        if self._told_count is None:
+            return True
+        more_count = self.count - self._told_count
+        return more_count >= max(1, self._total_count // _STEPS_SHOWN) or (
+            more_count > 0 and self.count >= self._total_count
+        )

@@ -87,13 +87,13 @@ class CurveTable:
 
     def dirtied_pages(self, period_s: Array) -> Array:
         """Returns D of each period, in pages; row m of `period_s`, shape (M, any), is looked up in curve m."""
-        period_s = np.clip(period_s, 0.0, PERIOD_MOST_S)
+        period_s = np.minimum(np.maximum(period_s, 0.0), PERIOD_MOST_S)  # as `np.clip` does, which takes longer
         position = np.log2(np.maximum(period_s, PERIOD_LEAST_S * 0.5) / PERIOD_LEAST_S) * POINTS_PER_OCTAVE + 1.0
-        index = np.clip(position.astype(np.intp), 0, _GRID_S.size - 2)
-        share = (period_s - _GRID_S[index]) / _STEPS_S[index]
-        before = self._flat[self._starts + index]
-        after = self._flat[self._starts + index + 1]
-        return np.asarray(before + np.clip(share, 0.0, 1.0) * (after - before), dtype=float)
+        index = np.minimum(np.maximum(position.astype(np.intp), 0), _GRID_S.size - 2)
+        share = (period_s - _GRID_S.take(index)) / _STEPS_S.take(index)
+        places = self._starts + index
+        before, after = self._flat.take(places), self._flat.take(places + 1)
+        return np.asarray(before + np.minimum(np.maximum(share, 0.0), 1.0) * (after - before), dtype=float)
 
 
 _GRID_S: Array = np.concatenate(

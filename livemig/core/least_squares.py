@@ -57,9 +57,9 @@ def _solve(gram: Array, target: Array, start: NDArray[np.bool_]) -> tuple[Array,
 def _shrink(gram: Array, target: Array, weights: Array, free: NDArray[np.bool_]) -> tuple[Array, NDArray[np.bool_]]:
     """Goes from `weights` towards the free columns' least squares; those that would turn negative are fixed at 0."""
     while free.any():
-        wanted = np.zeros_like(weights)
-        chosen = np.flatnonzero(free)
-        wanted[chosen] = np.linalg.solve(gram[np.ix_(chosen, chosen)], target[chosen])
+        wanted = np.zeros(len(weights))
+        (chosen,) = free.nonzero()
+        wanted[chosen] = np.linalg.solve(gram[chosen[:, None], chosen], target[chosen])
         negative = free & (wanted <= 0.0)
         if not negative.any():
             return wanted, free

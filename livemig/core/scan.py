@@ -145,10 +145,11 @@ def roll(start: Particles, course: Course, generator: np.random.Generator) -> Ro
         going &= ~done & (now_s < course.horizon_s)
         if not going.any():
             break
-        slots, spent, used = _until_look(state, left_pages - threshold_pages, quota_pages, counted)
+        ahead = _ahead(state)
+        slots, spent, used = _until_look(state, ahead, left_pages - threshold_pages, quota_pages, counted)
         slots, spent = np.where(going, slots, 0.0), np.where(going, spent, 0.0)
         used = np.where(going, used, state.used_pages)
-        walked, scanned = _walk(state, spent)
+        walked, scanned = _walk(state, ahead, spent)
         spent_s = _sending_s(spent, state.fresh_pages.sum(axis=1) - walked.fresh_pages.sum(axis=1), course)
         spent_s = spent_s + scanned * ZERO_SCAN_S
         in_slot_s = spent_s * np.clip(used / np.maximum(spent, 1e-9), 0.0, 1.0)
@@ -180,15 +181,17 @@ def _sending_s(spent: Array, fresh: Array, course: Course) -> Array:
     return np.asarray(fresh_s + np.maximum(spent - fresh, 0.0) * PAGE_SENT_BYTES / course.burst_bytes_s, dtype=float)
 
 
-def _until_look(state: Particles, above_pages: Array, quota_pages: Array, counted: Flags) -> tuple[Array, Array, Array]:
+def _until_look(
+    state: Particles, ahead: _Ahead, above_pages: Array, quota_pages: Array, counted: Flags
+) -> tuple[Array, Array, Array]:
     """Returns the slots that end, the quota spent, and what of the last slot's is used, when QEMU next syncs.
 
     That is at the first slot's begin at which what is left is below the threshold, or at once when nothing is left.
     The threshold is another one at the begin of the next slot where none was counted before.
     """
-    known, costs = _in_order(state)
-    pages_before = np.cumsum(known, axis=1) - known
-    shares = np.clip((above_pages[:, None] - pages_before) / np.maximum(known, 1e-12), 0.0, 1.0)
+    known, costs = ahead.known_pages, ahead.page_costs
+    pages_before = known.cumsum(axis=1) - known
+    shares = _within_1((above_pages[:, None] - pages_before) / np.maximum(known, 1e-12))
     needed = (shares * known * costs).sum(axis=1)
     whole = (known * costs).sum(axis=1)
     unused = quota_pages - state.used_pages
@@ -218,43 +221,58 @@ def sync(state: Particles, curves: CurveTable, which: Flags) -> Particles:
     )
 
 
-def _in_order(state: Particles) -> tuple[Array, Array]:
-    """What is known, and what it costs, in the order in which the scan comes to it."""
-    rows, order = _order(state)
-    return state.known_pages[rows, order], state.page_costs[rows, order]
+class _Ahead(NamedTuple):
+    """What the scan comes to, in the order in which it does.
+
+    Attributes:
+        known_pages: Known to be dirty, shape (M, G).
+        page_costs: What one of them costs, shape (M, G).
+        ranks: Where each segment is in that order, as an index of the flat arrays, shape (M, G).
+    """
+
+    known_pages: Array
+    page_costs: Array
+    ranks: NDArray[np.intp]
 
 
-def _order(state: Particles) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+def _ahead(state: Particles) -> _Ahead:
     count, segments = state.known_pages.shape
-    whole = np.floor(state.position).astype(np.intp)
-    return np.arange(count)[:, None], (whole[:, None] + np.arange(segments)) % segments
+    rows = (np.arange(count) * segments)[:, None]
+    whole = np.floor(state.position).astype(np.intp)[:, None]
+    order = rows + (whole + np.arange(segments)) % segments
+    ranks = rows + (np.arange(segments) - whole) % segments
+    return _Ahead(state.known_pages.take(order), state.page_costs.take(order), ranks)
 
 
-def _walk(state: Particles, spent: Array) -> tuple[Particles, Array]:
+def _walk(state: Particles, ahead: _Ahead, spent: Array) -> tuple[Particles, Array]:
     """Spends so much quota on each particle's pages, on from where its scan is; a segment may be sent in part.
 
     Returns:
         The particles, and how many zero pages the scan came by.
     """
-    rows, order = _order(state)
-    known, costs = _in_order(state)
+    known, costs = ahead.known_pages, ahead.page_costs
     cost = known * costs
-    before = np.cumsum(cost, axis=1) - cost
-    share = np.clip((spent[:, None] - before) / np.maximum(cost, 1e-12), 0.0, 1.0)
+    before = cost.cumsum(axis=1) - cost
+    share = _within_1((spent[:, None] - before) / np.maximum(cost, 1e-12))
     share = np.where((cost <= 1e-9) & (before <= spent[:, None]), 1.0, share)
-    left, cleaned, dearer, fresh = (np.empty_like(known) for _ in range(4))
-    left[rows, order] = known * (1.0 - share)
-    # A segment sent in part is a mix of two ages: the mean age keeps D, which is nearly linear over so short a time.
-    aged = state.cleaned_s[rows, order]
-    cleaned[rows, order] = aged + share * (state.synced_s[:, None] - aged)
-    fresh[rows, order] = state.fresh_pages[rows, order] * (1.0 - share)
-    dearer[rows, order] = costs + share * (1.0 - costs)  # what is dirtied again is no zero page
     position = (state.position + share.sum(axis=1)) % known.shape[1]
     scanned = (share * known * (1.0 - costs)).sum(axis=1)
+    share = share.take(ahead.ranks)  # from here on in the order of addresses
+    left_share = 1.0 - share
     walked = state._replace(
-        known_pages=left, cleaned_s=cleaned, page_costs=dearer, fresh_pages=fresh, position=position
+        known_pages=state.known_pages * left_share,
+        # A segment sent in part is a mix of two ages: their mean keeps D, which is nearly linear over so short a time.
+        cleaned_s=state.cleaned_s + share * (state.synced_s[:, None] - state.cleaned_s),
+        page_costs=state.page_costs + share * (1.0 - state.page_costs),  # what is dirtied again is no zero page
+        fresh_pages=state.fresh_pages * left_share,
+        position=position,
     )
     return walked, scanned
+
+
+def _within_1(shares: Array) -> Array:
+    """As `np.clip` does, which takes longer for so few."""
+    return np.minimum(np.maximum(shares, 0.0), 1.0)
 
 
 def _next_phase(phase: Array, passed_s: Array, course: Course, generator: np.random.Generator) -> Array:

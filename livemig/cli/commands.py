@@ -67,7 +67,8 @@ def _limits(command: Any, *, bandwidth: str | None = None) -> Any:
             default=bandwidth,
             show_default=bandwidth is not None,
             help="Cap on what is sent while the guest runs. QEMU's last step, while the guest stands still, is not "
-            f"held to it.{'' if bandwidth else ' Without it there is no cap.'}",
+            "held to it; where it decides, one slot of 0.1 s before is not, either."
+            f"{'' if bandwidth else ' Without it there is no cap.'}",
         ),
         _option(
             "--deadline",

@@ -109,6 +109,11 @@ class Policy:
         return fixed_part(self.plan, self._known.past, self._known.hosts)
 
     @property
+    def uncapped(self) -> bool:
+        """Whether the user's cap is lifted for a slot, which is to be short: look often."""
+        return self._wanted.uncapped and self.phase is Phase.PRECOPY
+
+    @property
     def expected_downtime_s(self) -> float | None:
         """What a switchover now would cost in seconds by the last observation, or None before the first counters."""
         last = self._last

@@ -21,6 +21,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
         downtime_limit_s: QEMU's ``downtime-limit``: with the bandwidth it makes the threshold at which QEMU fires.
         switchover_bytes_s: What the last step is taken to be sent with (``avail-switchover-bandwidth``); None is
             QEMU's own estimate, the last slot. Taken only where QEMU has that parameter.
+        uncapped: Whether the user's cap is lifted for a moment, to see what the link carries (`core.probe_slot`).
         reason: Why it is so now, in words.
         hopeless: Why this can't end well, and what would do; empty while it may.
         remedy: What would do, as far as what was left so far tells: for who runs out of time. Changes no setting.
@@ -28,6 +29,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
 
     downtime_limit_s: float
     switchover_bytes_s: float | None = None
+    uncapped: bool = False
     reason: str = ""
     hopeless: str = ""
     remedy: str = ""

@@ -83,6 +83,8 @@ class Settings:
             self._downtime_limit_s = downtime_limit_s
             actions.append(SetDowntimeLimit(downtime_limit_s=downtime_limit_s))
         bandwidth_bytes_s = self._wanted_bandwidth_bytes_s(plan)
+        if wanted.uncapped:
+            bandwidth_bytes_s = None
         if first or bandwidth_bytes_s != self._bandwidth_bytes_s:
             self._bandwidth_bytes_s = bandwidth_bytes_s
             actions.append(SetBandwidth(bandwidth_bytes_s=bandwidth_bytes_s))

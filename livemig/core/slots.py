@@ -60,6 +60,11 @@ class Slots:
         last = self._bytes_s[-1:]
         return max((self.middle_bytes_s or 0.0, *last)) or None
 
+    @property
+    def most_bytes_s(self) -> float:
+        """The fastest of them; 0 before there is one."""
+        return max(self._bytes_s, default=0.0)
+
     def safe_ratio(self, cap_bytes_s: float | None, span_s: float) -> float:
         """What share of the last slot's the link carries over the next span with 99.5 %; 1 where nothing wavers.
 

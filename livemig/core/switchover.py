@@ -9,7 +9,8 @@ older than that slot, and would stay where it is while livemig stalls and the li
   a period may come, then rising to the least that was left lately, and to the limit before the time is over.
 
 Where by D(T), fitted to the rounds (`livemig.core.reach`), even a third of the guest's pace would leave more than QEMU
-is allowed, it says that there is no hope, and what would do; without a deadline also where it has tried for long.
+is allowed, it says that there is no hope, and what would do; without a deadline also where it has tried for long. Under
+a cap one slot may go without it first (`livemig.core.probe_slot`), which shows what the last step has.
 """
 
 from __future__ import annotations
@@ -20,12 +21,14 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from livemig.core.dirty_sample import DirtySample
+from livemig.core.foreknowledge import Foreknowledge
 from livemig.core.inputs import Prepared
 from livemig.core.observation import Observation
 from livemig.core.plan import DOWNTIME_LIMIT_LEAST_S, Plan, Prefer
+from livemig.core.probe_slot import SAFE_RATIO, ProbeSlot
 from livemig.core.rounds import Round, RoundTracker
 from livemig.core.rule import Wanted
-from livemig.core.slots import Slots
+from livemig.core.slots import CAP_SHARE, Slots
 from livemig.core.units import format_duration, format_rate
 
 if TYPE_CHECKING:
@@ -82,6 +85,8 @@ HOPELESS_PACE = 0.35
 """A guest may be calmer than it was by this much, and soon: only what is hopeless even then is called so."""
 HOPELESS_AFTER_ROUNDS, WHOLE_PASS_SHARE = 2, 0.75
 """Judged once so much of what the first copy had left was sent: before, the scan has seen a part of memory alone."""
+PROBED_AFTER_ROUNDS = 6
+"""So many rounds that all left too much tell more than a model that says they would not."""
 REMEDY_RATIO = 1.1
 """Over what the last passes left: rounds differ."""
 
@@ -108,6 +113,7 @@ class Switchover:
         self._plan = Plan()
         self._page_count = 1.0
         self._tracker, self._slots = RoundTracker(), Slots()
+        self._probe = ProbeSlot(Foreknowledge())
         self._samples: list[DirtySample] = []
         self._left_s: list[tuple[float, float]] = []
         self._left_bytes: list[int] = []
@@ -125,12 +131,15 @@ class Switchover:
         """Takes what is known before ``migrate``."""
         self._plan = plan
         self._page_count = max(1.0, seen.memory_bytes / PAGE_BYTES)
+        self._probe = ProbeSlot(seen.known)
         self._last = self._want(seen.time_s)
         return self._last
 
     def observe(self, observation: Observation) -> Wanted:
         """Takes a reply of the source while its guest runs and memory is copied."""
-        self._slots.observe(observation)
+        self._probe.observe(observation, self._plan.bandwidth_bytes_s or 0.0)
+        if not self._probe.disturbs(observation.time_s):
+            self._slots.observe(observation)
         self._trust()
         finished = self._tracker.observe(observation)
         if finished is not None:
@@ -140,10 +149,12 @@ class Switchover:
 
     def passed(self, time_s: float) -> Wanted:
         """Takes that time went by; what would change next to nothing stays as it is."""
+        self._probe.passed(time_s)
         self._tire(time_s)
         wanted, last = self._want(time_s), self._last
         moved = abs(log(wanted.downtime_limit_s / last.downtime_limit_s)) > CHANGE_LEAST_RATIO
-        kept = not moved and wanted.hopeless == last.hopeless
+        told = wanted.hopeless, wanted.uncapped
+        kept = not moved and told == (last.hopeless, last.uncapped)
         self._last = msgspec.structs.replace(last, remedy=wanted.remedy) if kept else wanted
         return self._last
 
@@ -188,12 +199,24 @@ class Switchover:
         limit_s, reason = self._allowed_s(), first_crossing(self._plan).reason
         if self._ratio < 1.0:
             reason += f", at {self._ratio:.0%} of what the link carried last: so much is sure"
-        if self._plan.prefer is Prefer.DOWNTIME:
+        uncapped = self._probe.lifted and self._plan.bandwidth_bytes_s is not None
+        if self._probe.disturbs(time_s):
+            limit_s = max(SAFE_RATIO * limit_s, DOWNTIME_LIMIT_LEAST_S)
+            reason += f", at {SAFE_RATIO:.0%} of what a slot without the cap carries"
+            if uncapped:
+                reason += "; it is lifted for one: under it the limit can't be kept, and the link has carried enough"
+        elif self._plan.prefer is Prefer.DOWNTIME:
             reserved_s = self._reservation_s(time_s, limit_s)
             if reserved_s < limit_s:
                 limit_s = reserved_s
                 reason = f"hold out for what takes {format_duration(reserved_s)} to send"
-        return Wanted(downtime_limit_s=limit_s, reason=reason, hopeless=self._hopeless, remedy=self._remedy())
+        return Wanted(
+            downtime_limit_s=limit_s,
+            uncapped=uncapped,
+            reason=reason,
+            hopeless=self._hopeless,
+            remedy=self._remedy(),
+        )
 
     def _allowed_s(self) -> float:
         """The most that QEMU is allowed, in seconds of sending at its last slot's rate."""
@@ -296,13 +319,30 @@ class Switchover:
         if last[-1] < DECAY_RATIO * max(last):
             return
         self._fit(time_s)
-        if self._reach is None or self._reach.floor(bytes_s, pace=HOPELESS_PACE).pending_s < allowed_s:
+        waits = self._probes(time_s, bytes_s, allowed_s)
+        if waits or self._reach is None or self._reach.floor(bytes_s, pace=HOPELESS_PACE).pending_s < allowed_s:
             self._hopeless = ""
         elif not self._hopeless:
             self._hopeless = (
                 f"the guest dirties its memory too fast for {self._limit_words()}, even at a third of its pace: "
                 f"{self._remedy()}"
             )
+
+    def _probes(self, time_s: float, bytes_s: float, allowed_s: float) -> bool:
+        """Whether the cap is lifted for a slot: now, or from now on, where that would decide.
+
+        It would where the guest does not come down to the limit under the cap, it is the cap that holds the copy, and
+        the link is known to have carried what the last step needs.
+        """
+        cap_bytes_s = self._plan.bandwidth_bytes_s
+        if self._probe.disturbs(time_s) or cap_bytes_s is None or bytes_s < CAP_SHARE * cap_bytes_s:
+            return self._probe.disturbs(time_s)
+        within_reach = self._reach is None or self._reach.floor(bytes_s).pending_s < allowed_s
+        tried = [left_s for _, left_s in self._left_s[-PROBED_AFTER_ROUNDS:]]
+        if within_reach and (len(tried) < PROBED_AFTER_ROUNDS or min(tried) < allowed_s):
+            return False
+        needed_bytes_s = bytes_s * min(tried[-HOPELESS_AFTER_ROUNDS:]) / allowed_s
+        return self._probe.begin(time_s, needed_bytes_s=needed_bytes_s, shown_bytes_s=self._slots.most_bytes_s)
 
     def _tire(self, time_s: float) -> None:
         """Without a deadline nothing else would end what never fits: says so after a while."""

@@ -113,12 +113,13 @@ class Foresight:
 
     async def keep(
         self, report: Report, *, switchover_sent_bytes: int | None, throughput_bytes_s: float | None
-    ) -> None:
-        """Adds what a run taught to the history."""
+    ) -> tuple[str, ...]:
+        """Adds what a run taught to the history; returns what was not said before and speaks against that."""
         if not report.rounds and report.outcome is not Outcome.COMPLETED:
-            return
+            return ()
         record = self._record(report, switchover_sent_bytes, throughput_bytes_s)
-        self.notes += await asyncio.to_thread(self._history.append, record)
+        notes = await asyncio.to_thread(self._history.append, record)
+        return tuple(note for note in notes if note not in self.notes)
 
     def _record(
         self, report: Report, switchover_sent_bytes: int | None, throughput_bytes_s: float | None

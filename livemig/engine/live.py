@@ -41,7 +41,7 @@ TICK_S = 0.1
 POLL_S = 0.2
 """A net under the round boundaries, which come as events; a query costs QEMU about half a millisecond of its lock."""
 GUARD_POLL_S = 0.02
-"""Until QEMU's first slot has been counted the guard holds the bandwidth down: look often, for it ends within 0.2 s."""
+"""While the guard holds the bandwidth down, and while the cap is lifted for a slot: look often, both are short."""
 COMPLETION_BOUND_S = 5.0
 """How long the destination's ``completed`` may come after the source's."""
 
@@ -311,7 +311,10 @@ class LiveMigration:
 
     def _handle(self, item: inputs.Input) -> Round | None:
         """Decides and acts, and only then looks ahead; returns the round that the input ended."""
-        self._perform(self.step(item))
+        decision = self.step(item)
+        self._perform(decision)
+        if decision.actions and self.policy.uncapped:
+            self._poll_now.set()  # the wait under way is a long one for a slot without the cap
         return self.look_ahead.take(item)
 
     def step(self, item: inputs.Input) -> Decision:
@@ -361,9 +364,9 @@ class LiveMigration:
     async def _poll(self) -> None:
         """Asks the source for its counters. No bound: in the switchover silence is normal, and the watchdog decides."""
         while True:
-            guarded = self.last is None or not self.last.throughput_bytes_s
+            often = self.last is None or not self.last.throughput_bytes_s or self.policy.uncapped
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(GUARD_POLL_S if guarded else POLL_S):
+                async with asyncio.timeout(GUARD_POLL_S if often else POLL_S):
                     await self._poll_now.wait()
             self._poll_now.clear()
             try:

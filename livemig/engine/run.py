@@ -10,6 +10,8 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
+import msgspec
+
 from livemig.core import event as events
 from livemig.core.errors import LivemigError, RefusedError
 from livemig.core.evidence import Continuation, Evidence, SourceEnd
@@ -243,12 +245,14 @@ class Run:
             self._destination_words = await self._launched.read_stderr()
         await self.live.look_ahead.finish()
         report = self._report(verdict, settlement, downtime)
-        await self._foresight.keep(
+        unkept = await self._foresight.keep(
             report,
             switchover_sent_bytes=None if self._figures is None else self._figures.downtime_bytes,
             throughput_bytes_s=self.live.outlook.throughput_bytes_s,
         )
-        return report
+        for note in unkept:
+            self.live.warn(note)
+        return msgspec.structs.replace(report, warnings=tuple(self.live.warnings))
 
     def _is_moving(self) -> bool:
         return self.live.last is not None and bool(self.live.last.sent_bytes)

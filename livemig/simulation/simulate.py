@@ -27,6 +27,7 @@ from livemig.core.action import (
     Yank,
 )
 from livemig.core.errors import PlanError
+from livemig.core.foreknowledge import Foreknowledge
 from livemig.core.observation import Observation
 from livemig.core.outcome import Outcome
 from livemig.core.plan import Plan, PlanChange
@@ -51,6 +52,7 @@ TICK_S = 0.1
 POLL_S = 0.2
 GUARD_POLL_S = 0.02
 """As `livemig.engine.live` has them."""
+NOTHING_KNOWN = Foreknowledge()
 UNHEEDED_S = 30.0
 """How long after its bound a simulation is broken off, whatever the policy does."""
 
@@ -119,6 +121,7 @@ def simulate(
     *,
     seed: int,
     wishes: Iterable[Wish] = (),
+    known: Foreknowledge = NOTHING_KNOWN,
     keep_trace: bool = False,
 ) -> SimulatedRun:
     """Simulates one migration. The same arguments give the same result.
@@ -132,18 +135,29 @@ def simulate(
         policy: What decides; None takes livemig's own with that plan.
         seed: Of everything random.
         wishes: What somebody asks for on the way.
+        known: What is known beforehand of earlier migrations.
         keep_trace: Return the trace, as a real run writes it; ``livemig replay`` takes it.
     """
-    run = _Simulation(setting, plan, policy or Policy(plan), seed=seed, keep_trace=keep_trace)
+    run = _Simulation(setting, plan, policy or Policy(plan), seed=seed, known=known, keep_trace=keep_trace)
     for wish in wishes:
         run.at(wish.time_s, partial(run.take_wish, wish))
     return run.run()
 
 
 class _Simulation:
-    def __init__(self, setting: Setting, plan: Plan, policy: Decides, *, seed: int, keep_trace: bool) -> None:
+    def __init__(
+        self,
+        setting: Setting,
+        plan: Plan,
+        policy: Decides,
+        *,
+        seed: int,
+        known: Foreknowledge,
+        keep_trace: bool,
+    ) -> None:
         guest_seed, link_seed, source_seed = np.random.SeedSequence(seed).spawn(3)
         self._setting, self._plan, self._policy, self._seed = setting, plan, policy, seed
+        self._known = known
         self._costs = setting.costs
         self._now_s = 0.0
         self._order = 0
@@ -187,6 +201,7 @@ class _Simulation:
         prepared = inputs.Prepared(
             time_s=0.0,
             memory_bytes=memory_bytes,
+            known=self._known,
             takes_switchover_bandwidth=self._source.rules.takes_bandwidth,
         )
         for action in self._decide(prepared).actions:
@@ -268,7 +283,8 @@ class _Simulation:
         self._poll_turn += 1
         turn = self._poll_turn
         guarded = self._last is None or not self._last.throughput_bytes_s
-        wait_s = GUARD_POLL_S if guarded else POLL_S
+        uncapped = isinstance(self._policy, Policy) and self._policy.uncapped
+        wait_s = GUARD_POLL_S if guarded or uncapped else POLL_S
         self.at(self._now_s + wait_s, lambda: self._poll() if turn == self._poll_turn else None)
 
     def _poll(self) -> None:

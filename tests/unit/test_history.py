@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from livemig.core.past import PastMigration
-from livemig.engine.history import RECORDS_MOST, History, guest_key, hosts_key, state_folder
+from livemig.engine.history import FILE_BYTES_MOST, RECORDS_MOST, History, guest_key, hosts_key, state_folder
 
 
 def record(guest: str = "guest", hosts: str = "here to there", number: int = 0) -> PastMigration:
@@ -67,6 +67,30 @@ def test_what_can_not_be_read_is_said_and_begun_anew(tmp_path, content):
     found, notes = history.matching("guest", "")
     assert [one.sent_bytes for one in found] == [7]
     assert notes == ()
+
+
+def test_one_that_is_far_too_large_is_set_aside(tmp_path):
+    """No livemig wrote that: it is not read whole, and the next record begins a new one."""
+    path = tmp_path / "history.jsonl"
+    path.write_bytes(b'{"livemig_history":1}\n' + b" " * (2 * FILE_BYTES_MOST))
+    history = History(tmp_path)
+    found, (note,) = history.matching("guest", "")
+    assert found == ()
+    assert "too large" in note
+    assert history.append(record(number=7)) == (note,)
+    assert [one.sent_bytes for one in history.matching("guest", "")[0]] == [7]
+    assert (tmp_path / "history.jsonl.bad").stat().st_size > 2 * FILE_BYTES_MOST
+
+
+def test_one_that_can_not_be_read_or_written_is_a_note(tmp_path):
+    """Such as a folder in its place: a note each, and nothing is raised."""
+    (tmp_path / "history.jsonl").mkdir()
+    history = History(tmp_path)
+    found, (note,) = history.matching("guest", "")
+    assert found == ()
+    assert "can't be read" in note
+    (note,) = history.append(record())
+    assert "could not be kept" in note
 
 
 def test_a_folder_that_can_not_be_made_is_a_note(tmp_path):

@@ -16,6 +16,7 @@ from livemig.core.evidence import Side as Fenced
 from livemig.core.outcome import Outcome, RunningOn, Situation, Step, Verdict
 from livemig.core.outcome import settle as judge_situation
 from livemig.core.readings import Absence, DestinationState, Reading, SourceState
+from livemig.core.status import RunState
 from livemig.engine.handover import announce
 from livemig.engine.host_pool import HostPool
 from livemig.engine.lock import release_lock
@@ -117,6 +118,7 @@ class RecoveryRun:
                 outcome=ending.outcome,
                 running_on=ending.running_on,
             )
+            await self._end_what_stayed(ending.outcome)
         else:
             verdict = await self._settlement.run()
         await self._put_back(verdict)
@@ -186,6 +188,19 @@ class RecoveryRun:
             warn=self.warnings.append,
         )
         self._tell(events.SourceRetired(time_s=time.monotonic() - self._began_s, kept=kept))
+
+    async def _end_what_stayed(self, outcome: Outcome) -> None:
+        """Ends a destination that was given up and out of reach when the run ended: it waits for nobody any more."""
+        given_up = self.record.launched or self.record.destination_condemned
+        readings = self._settlement.readings
+        if outcome not in (Outcome.FAILED, Outcome.CANCELLED, Outcome.REFUSED) or not given_up or readings is None:
+            return
+        state = readings[1].state
+        if isinstance(state, Absence) or state in (RunState.RUNNING, RunState.SUSPENDED):
+            return
+        self.steps.append(f"{Step.END_DESTINATION}: the guest stayed at the source: end what was still waiting for it")
+        if not await self._destination.end():
+            self.left.append(f"the destination's QEMU is still there: `livemig recover {self.record.id}`")
 
     async def _put_back(self, verdict: Verdict) -> None:
         """Leaves both QEMUs as they were before, as far as they live; announces the guest where it was set running."""

@@ -70,6 +70,12 @@ FAULTS = {
     "stranger at source": 1,
 }
 """Each with its weight."""
+LATER_FAULTS = {
+    "stranger with its pid at destination": 2,
+    "stranger with its pid at source": 2,
+}
+"""What is drawn from `LATER_FROM_SEED` on: a seed below it stays the trial that it was."""
+LATER_FROM_SEED = 100_000
 FOR_LAUNCHED = ("kill engine", "kill parent", "kill both", "kill source", "stop source", "second livemig", "cancel")
 """What can be done where livemig launches the destination, whose monitor no relay is in front of."""
 
@@ -123,7 +129,8 @@ def draw(seed: int) -> Scenario:
     """Draws a trial."""
     chance = random.Random(seed)
     launching = chance.random() < 0.12
-    kinds = {kind: weight for kind, weight in FAULTS.items() if not launching or kind in FOR_LAUNCHED}
+    every = FAULTS | LATER_FAULTS if seed >= LATER_FROM_SEED else FAULTS
+    kinds = {kind: weight for kind, weight in every.items() if not launching or kind in FOR_LAUNCHED}
     points = [point for point in POINTS if not launching or point.startswith("source")]
     faults = []
     for _ in range(chance.choice((1, 1, 2))):

@@ -10,13 +10,15 @@ from tests.faults import interleavings
 from tests.faults.campaign import play
 
 SEEDS = range(1, 21)
+STRANGERS = (95, 100044, 100088, 100112)
+"""Another QEMU in the place of one that died, from 100000 on with the same pid as well."""
 ONCE_WRONG = (122,)
 """122: a journal that was made on a full disk had no table, and recover stumbled over it."""
 
 
 @pytest.mark.qemu
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("seed", [*SEEDS, *ONCE_WRONG])
+@pytest.mark.parametrize("seed", [*SEEDS, *STRANGERS, *ONCE_WRONG])
 def test_whatever_fails_one_guest_runs(seed: int) -> None:
     """As `python -m tests.faults --seed SEED` plays it."""
     result = asyncio.run(play(seed))

@@ -34,6 +34,9 @@ MEMORY_BYTES = 64 * MiB
 RUN_BOUND_S = 90.0
 RECOVERY_BOUND_S = 60.0
 JOURNAL_DISK_BYTES = 2**20
+LAST_PID = Path("/proc/sys/kernel/ns_last_pid")
+"""The kernel's own: the pid that it gave out last. Only root may write it."""
+SAME_PID_TRIES = 50
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -73,6 +76,7 @@ class Trial:
     ran_at_destination: bool = False
     source_completed: bool = False
     cont_passed: bool = False
+    both_completed: bool = False
     stranger: Machine | None = None
     others: list[asyncio.subprocess.Process] = field(default_factory=list)
 
@@ -82,6 +86,7 @@ class Trial:
         self.temporary = self.folder / "tmp"
         self._process: asyncio.subprocess.Process | None = None
         self._waiting = list(self.scenario.faults)
+        self._completed: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._healing: list[Callable[[], None]] = []
         self._engine_pid: int | None = None
@@ -281,6 +286,11 @@ class Trial:
                 self.ran_at_destination = True
             case "destination >cont":
                 self.cont_passed = True
+            case _:
+                pass
+        completed = {"source <MIGRATION:completed", "destination <MIGRATION:completed"}
+        self._completed |= completed & {point}
+        self.both_completed = self._completed == completed
         for fault in tuple(self._waiting):
             if fault.point == point:
                 self._waiting.remove(fault)
@@ -358,6 +368,10 @@ class Trial:
                 self._spawn(self._strange(self.pair.destination))
             case "stranger at source":
                 self._spawn(self._strange(self.pair.source))
+            case "stranger with its pid at destination":
+                self._spawn(self._strange(self.pair.destination, same_pid=True))
+            case "stranger with its pid at source":
+                self._spawn(self._strange(self.pair.source, same_pid=True))
             case _ if fault.kind.startswith("error from"):
                 side = fault.kind.rpartition(" ")[2]
                 wrong = self.source_relay if side == "source" else self.destination_relay
@@ -417,16 +431,27 @@ class Trial:
         self.struck.append(f"the second ended with {found.code}: {found.errors.strip()[-200:]}")
         self.second = found
 
-    async def _strange(self, machine: Machine | LaunchedMachine) -> None:
-        """That QEMU dies, and another one, with a guest of its own, takes its place at the same socket."""
-        _kill(machine.pid)
+    async def _strange(self, machine: Machine | LaunchedMachine, *, same_pid: bool = False) -> None:
+        """That QEMU dies, and another one, with a guest of its own, takes its place at the same socket.
+
+        With the same pid it may be too: the kernel gives out the next free one, and it can be told where to begin.
+        """
+        pid = machine.pid
+        _kill(pid)
         if not isinstance(machine, Machine):
             return
         await machine.stop()
         settings = MachineSettings(workload=Workload(working_set_bytes=MiB), memory_bytes=32 * MiB)
         name = machine.qmp_path.name.removesuffix(".qmp")
-        self.stranger = Machine(settings, folder=self.folder, name=name)
-        await self.stranger.start()
+        for _ in range(SAME_PID_TRIES if same_pid else 1):
+            self.stranger = Machine(settings, folder=self.folder, name=name)
+            if same_pid:
+                LAST_PID.write_text(str(pid - 1))
+            await self.stranger.start()
+            if not same_pid or self.stranger.pid == pid:
+                return
+            await self.stranger.stop()  # somebody else on this machine was quicker
+        raise AssertionError(f"a new process never got the pid {pid}")
 
     async def _quiet(self) -> None:
         """Waits for what still is to strike or to end."""

@@ -174,7 +174,7 @@ async def _connect_launched(
     if reasons:
         raise RefusedError(reasons)
     await claim.launching(planned)
-    launched = await launch(planned, run_id=claim.run_id, on_started=claim.launched)
+    launched = await launch(planned, run_id=claim.run_id, on_started=claim.launched, left=claim.left)
     try:
         side = await Side.connect("destination", launched.address, host)
         if side.process is not None and side.process.pid != launched.process.pid:
@@ -185,7 +185,7 @@ async def _connect_launched(
         await launched.release_folder()
         return Connected(source, side, launched)
     except BaseException:
-        await asyncio.shield(launched.end())
+        claim.left += await asyncio.shield(launched.end_or_say())
         raise
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from livemig.core.errors import ConnectError, LaunchError, LivemigError, RefusedError
+from livemig.core.errors import ConnectError, HostError, LaunchError, LivemigError, RefusedError
 from livemig.core.status import RunState
 from livemig.engine.launch_plan import LaunchPlan
 from livemig.hosts.confinement import not_taken_over
@@ -62,6 +62,18 @@ class Launched:
         self._started.close()
         return gone
 
+    async def end_or_say(self) -> list[str]:
+        """The same; returns what may be left of it, one line each. Raises nothing of the host's."""
+        try:
+            gone = await self.end()
+        except HostError as error:
+            return [f"what was launched at {self.address} may be left: {error}"]
+        return (
+            []
+            if gone
+            else [f"what was launched at {self.address} may still be there: `livemig recover {self._run_id}`"]
+        )
+
     async def release_folder(self) -> None:
         """Lets other livemigs look for a QEMU at its address again: it is locked by now. Raises nothing."""
         await self.plan.host.release_launch_folder(self.plan.folder)
@@ -77,6 +89,7 @@ async def launch(
     run_id: str = "",
     timeout_s: float = ANSWER_BOUND_S,
     on_started: Callable[[Host, HostProcess], Awaitable[None]] | None = None,
+    left: list[str] | None = None,
 ) -> Launched:
     """Starts the QEMU and returns once its monitor answers and it waits for the guest.
 
@@ -85,10 +98,12 @@ async def launch(
         run_id: The run that it is for.
         timeout_s: How long it may take to answer.
         on_started: Told of its process as soon as there is one; what that raises ends it.
+        left: Is added what could not be taken back after a failure, one line each.
 
     Raises:
         RefusedError: When another livemig launches at the same path. Nothing was touched.
-        LaunchError: When it ends at once, does not answer within the bound, or can't be started. Nothing is left of it.
+        LaunchError: When it ends at once, does not answer within the bound, or can't be started. Nothing is left
+            of it, but for what `left` says.
     """
     await _make_folder(plan, run_id)
     try:
@@ -104,7 +119,9 @@ async def launch(
             await on_started(plan.host, started.process)
         await _wait_ready(launched, started, timeout_s)
     except BaseException:
-        await asyncio.shield(launched.end())
+        found = await asyncio.shield(launched.end_or_say())
+        if left is not None:
+            left += found
         raise
     lost = await _not_taken_over(plan, launched)
     launched.plan = msgspec.structs.replace(plan, warnings=(*plan.warnings, *lost))

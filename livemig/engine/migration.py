@@ -322,8 +322,8 @@ class Migration:
             outcome = None if self._report is None else self._report.outcome
             if self._cut_off or outcome in (Outcome.COMPLETED, Outcome.UNKNOWN):
                 launched.close()
-            elif not await launched.end():
-                claim.left.append(f"the QEMU that was launched may still be there: `livemig recover {self.id}`")
+            else:
+                claim.left += await launched.end_or_say()
         await connected.source.close()
         await connected.destination.close()
 

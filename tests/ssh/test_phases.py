@@ -104,6 +104,28 @@ async def test_ssh_drops_right_after_the_launch(between: Between, side: str, mon
     assert dropping
 
 
+async def test_ssh_is_gone_for_long_right_after_the_launch(between: Between, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was launched can't be ended then: that is said, and recovery does it once the host is back."""
+    monkeypatch.setattr("livemig.hosts.ssh.process.END_BOUND_S", 0.5)
+    await between.start(IDLE)
+    host = between.lab.b
+
+    async def launched_and_lost(*given: Any, **named: Any) -> Launched:
+        launched = await launch(*given, **named)
+        between.lab.kill_sshd(host)
+        return launched
+
+    monkeypatch.setattr("livemig.engine.connect.launch", launched_and_lost)
+    with pytest.raises(LivemigError) as failed:
+        await between.migrate()
+    assert any("what was launched at ssh://B" in note for note in failed.value.__notes__)
+    await between.lab.start_sshd(host)
+    assert between.destination.left_behind != []
+    (found,) = await livemig.recover()
+    assert (found.ending.running_on, found.ending.left) == ("source", ()), found
+    await between.assert_stayed()
+
+
 async def test_ssh_falls_silent_and_comes_back(between: Between) -> None:
     """No end of it is heard: that nothing is answered any more is noticed, and the connection is made again."""
     await between.start(GENTLE)

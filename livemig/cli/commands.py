@@ -329,7 +329,7 @@ def plan(
 )
 @_json
 def replay(trace: Path, *, policy: str | None, as_json: bool) -> int:
-    """Run the policy on what a TRACE recorded and compare its decisions with the recorded ones.
+    """Run policy and forecast on what a TRACE recorded and compare what they say with what was recorded.
 
     Needs no QEMU and touches none. What differs shows what another version of livemig would have done.
     """

@@ -84,7 +84,7 @@ Examples:
 
 REPLAY_EPILOG = """\b
 Exit codes:
-  0  every decision came out as recorded
+  0  every decision and forecast came out as recorded
   1  at least one came out otherwise
   2  the trace can't be read
 \b

@@ -96,11 +96,13 @@ def test_one_wrong_sample_moves_little():
     assert np.all(np.abs(after / before - 1) < 0.15)
 
 
-def test_twice_the_pages_is_twice_the_curve():
-    """Nothing depends on the unit."""
-    once = fit_curve(measured(sweep), PAGES)
-    twice = fit_curve(measured(lambda period_s: 2 * sweep(period_s)), 2 * PAGES)
-    assert twice.dirtied_pages(TIMES_S) == pytest.approx(2 * once.dirtied_pages(TIMES_S), rel=0.02)
+@settings(max_examples=40, deadline=None)
+@given(st.sampled_from([sweep, random_writes, hot_and_cold]), st.floats(1, 64))
+def test_so_many_times_the_pages_is_as_many_times_the_curve(curve, times):
+    """Nothing depends on the unit: a page may be as large as one likes."""
+    once = fit_curve(measured(curve), PAGES)
+    more = fit_curve(measured(lambda period_s: times * curve(period_s)), times * PAGES)
+    assert more.dirtied_pages(TIMES_S) == pytest.approx(times * once.dirtied_pages(TIMES_S), rel=0.02)
 
 
 def test_more_measurements_narrow_the_curves():

@@ -82,6 +82,107 @@ def test_more_dirtying_never_helps(rate_mib_s, factor, seed):
 
 
 @settings(max_examples=25, deadline=None)
+@given(st.floats(1, 150), st.floats(1.05, 3), st.integers(0, 100))
+def test_more_dirtying_never_shortens_the_downtime_at_the_start(rate_mib_s, factor, seed):
+    """Where both converge: within what 64 particles scatter, for what is left when QEMU looks is a saw-tooth."""
+    less, more = (at_start(rate, seed=seed) for rate in (rate_mib_s, rate_mib_s * factor))
+    if less.converges > 0.9 and more.converges > 0.9:
+        assert less.downtime_s is not None
+        assert more.downtime_s is not None
+        assert more.downtime_s[1] >= less.downtime_s[1] * 0.8 - 0.003
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.floats(1, 150), st.floats(1, 3), st.floats(0, 60), st.integers(0, 100))
+def test_more_dirtying_never_shortens_the_downtime_at_the_commit(rate_mib_s, factor, left_mib, seed):
+    """All quantiles, of the same replies of QEMU's and the same random numbers: by no more than the fits differ."""
+    less, more = (at_commit(rate, left_mib, seed) for rate in (rate_mib_s, rate_mib_s * factor))
+    assert less.downtime_s is not None
+    assert more.downtime_s is not None
+    for shorter_s, longer_s in zip(less.downtime_s, more.downtime_s, strict=True):
+        assert longer_s >= shorter_s * 0.99
+
+
+def at_commit(rate_mib_s: float, left_mib: float, seed: int) -> Forecast:
+    """The forecast as of a guest's standing still that wrote so fast, a moment after so much was left."""
+    forecaster = Forecaster(PLAN, memory_bytes=MEMORY, samples=sampled(rate_mib_s), same_host=True, seed=seed)
+    observation = Observation(
+        time_s=3.0,
+        status=MigrationStatus.ACTIVE,
+        sent_bytes=200 * MIB,
+        remaining_bytes=int(left_mib * MIB),
+        throughput_bytes_s=100.0 * MIB,
+    )
+    forecaster.observe(3.0, observation)
+    fresh_bytes = int(min(2 * rate_mib_s, 96) * MIB)
+    forecaster.round_completed(
+        Round(
+            number=1,
+            start_s=0.0,
+            duration_s=2.0,
+            sent_bytes=200 * MIB,
+            newly_dirtied_bytes=fresh_bytes,
+            remaining_bytes=int(left_mib * MIB) + fresh_bytes,
+            throughput_bytes_s=100.0 * MIB,
+        )
+    )
+    return forecaster.forecast("commit", 3.05)
+
+
+def sample(period_s: float, pages: float, deviation_pages: float) -> DirtySample:
+    """One measurement."""
+    return DirtySample(periods_s=(period_s,), weights=(1.0,), dirtied_pages=pages, deviation_pages=deviation_pages)
+
+
+@pytest.mark.parametrize(
+    "samples",
+    [
+        (),
+        (sample(0.1, 400.0, 20.0),),
+        (sample(0.1, 0.0, 0.0),),
+        (sample(0.1, 1e12, 0.0),),
+        (sample(0.1, 400.0, 0.0),) * 40,
+        tuple(sample(period_s, 400.0, 1.0) for period_s in (0.05, 0.1, 1.0, 10.0)),
+        (sample(0.1, 1.0, 0.01), sample(0.1, 60000.0, 0.01)),
+        (sample(0.05, 60000.0, 0.01), sample(10.0, 1.0, 0.01)),
+        (sample(1e-6, 400.0, 1.0), sample(1e6, 400.0, 1.0)),
+    ],
+    ids=["none", "one", "nothing", "too much", "the same", "constant", "contradictory", "falling", "absurd periods"],
+)
+def test_whatever_was_sampled_there_is_a_forecast(samples):
+    """No NaN, no exception, probabilities and intervals in order; as of the start, a round and the commit."""
+    forecaster = Forecaster(PLAN, memory_bytes=MEMORY, samples=samples, same_host=True, seed=1)
+    finished = Round(
+        number=1,
+        start_s=0.0,
+        duration_s=1.0,
+        sent_bytes=100 * MIB,
+        newly_dirtied_bytes=10 * MIB,
+        remaining_bytes=20 * MIB,
+        throughput_bytes_s=100.0 * MIB,
+    )
+    for at in ("start", "round 1", "commit"):
+        found = forecaster.forecast(at, 0.0 if at == "start" else 1.0)
+        assert 0 <= found.keeps_limit <= 1
+        assert 0 <= found.converges <= 1
+        for interval in (found.total_s, found.downtime_s, found.sent_bytes):
+            assert interval is None or (0 <= interval[0] <= interval[1] <= interval[2] < float("inf"))
+        forecaster.round_completed(finished)
+
+
+@pytest.mark.parametrize("rate_mib_s", [5.0, 20.0, 40.0])
+def test_more_samples_narrow_the_forecast(rate_mib_s):
+    """The same figures, each far off, once and 24 times."""
+    vague = [msgspec.structs.replace(one, deviation_pages=0.4 * one.dirtied_pages + 3) for one in sampled(rate_mib_s)]
+    widths = []
+    for repeats in (1, 24):
+        found = at_start(rate_mib_s, samples=tuple(vague) * repeats)
+        assert found.total_s is not None
+        widths.append(found.total_s[2] - found.total_s[0])
+    assert widths[1] < widths[0]
+
+
+@settings(max_examples=25, deadline=None)
 @given(st.floats(0, 300), st.integers(0, 1000))
 def test_figures_are_in_order_and_the_same_again(rate_mib_s, seed):
     """Quantiles rise, probabilities are some, and a seed gives one forecast."""

@@ -130,3 +130,13 @@ async def test_nobody_at_the_source(tmp_path: Path) -> None:
     assert ran.code == 2
     assert "--src-qmp" in ran.complaint
     assert ran.ended["outcome"] == "refused"
+
+
+async def test_a_guest_too_small_to_sample_well_is_forecast_and_told_so(pair: Pair) -> None:
+    """A line says why the forecast is wider; nothing is refused for it."""
+    await pair.start(IDLE, memory_bytes=16 * MiB)
+    ran = await livemig("plan", "--sample", "1s", "--src-qmp", str(pair.source.qmp_path), "--json")
+    found = of(ran)
+    assert (ran.code, found["movable"]) == (0, True)
+    assert any("so small that few of its pages were sampled" in text for text in found["warnings"])
+    assert found["forecast"]["converges"] > 0

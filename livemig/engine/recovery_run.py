@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from livemig.core.evidence import Evidence, Fact, view
 from livemig.core.evidence import Side as Fenced
 from livemig.core.outcome import Outcome, RunningOn, Situation, Step, Verdict
 from livemig.core.outcome import settle as judge_situation
+from livemig.core.plan import SwitchoverMoment
 from livemig.core.readings import Absence, DestinationState, Reading, SourceState
 from livemig.core.status import RunState
 from livemig.engine.handover import announce
@@ -218,10 +220,24 @@ class RecoveryRun:
                 self.left.append(note)
         if self.record.ended:
             return
+        self._tell_of_hook(verdict)
         if verdict.running_on is RunningOn.SOURCE and self.record.migrating:
             await announce(self._source)
         elif verdict.running_on is RunningOn.DESTINATION:
             await announce(self._destination)
+
+    def _tell_of_hook(self, verdict: Verdict) -> None:
+        """Recovery runs no command of the user's: it can't know whether the engine had, and twice may be worse."""
+        plan = self.record.plan
+        if not plan.on_switchover or not self.record.migrating:
+            return
+        command = shlex.join(plan.on_switchover)
+        if verdict.running_on is RunningOn.DESTINATION:
+            self.warnings.append(f"--on-switchover may not have run, or not to its end; see to it yourself: {command}")
+        elif verdict.running_on is RunningOn.SOURCE and plan.switchover_moment is SwitchoverMoment.STOPPED:
+            self.warnings.append(
+                f"--on-switchover may have run although the guest stayed; see to it yourself: {command}"
+            )
 
     async def _remove_what_is_left(self, verdict: Verdict) -> None:
         """Removes folders, keys and sockets that belonged to the run or to a QEMU that has ended."""

@@ -139,6 +139,22 @@ async def test_recovered_by_another_monitor_while_the_first_is_held(pair: Pair) 
     await pair.assert_settings_restored("source")
 
 
+@pytest.mark.parametrize(("point", "side"), [("progressed", "source"), ("destination-running", "destination")])
+async def test_the_hook_is_spoken_of_and_not_run(pair: Pair, tmp_path: Path, point: str, side: str) -> None:
+    """Whether the engine had run it can't be known: the user is told, where it matters, what to look at."""
+    await pair.start()
+    hook = ("--on-switchover", f"touch '{tmp_path}/ran it'", "--on-switchover-at", "stopped")
+    run_id = await killed_at(pair, point, *(SLOW if side == "source" else ()), *hook)
+    (tmp_path / "ran it").unlink(missing_ok=True)
+    done = await livemig("recover", run_id, "--json")
+    assert (done.code, done.objects[0]["running_on"]) == (0, side)
+    told = [text for text in done.objects[0]["warnings"] if "--on-switchover may" in text]
+    assert len(told) == 1
+    assert f"touch '{tmp_path}/ran it'" in told[0]
+    assert not (tmp_path / "ran it").exists()
+    await pair.assert_runs_only(side)
+
+
 async def test_lost_source_is_vouched_for(pair: Pair) -> None:
     """The source dies unseen after it handed all over: a person is asked, and with his word the guest goes on."""
     await pair.start()

@@ -6,15 +6,17 @@ import asyncio
 import gc
 import logging
 from collections.abc import AsyncIterator, Callable
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
 import livemig
 from livemig.core.errors import ConnectError, LivemigError, RefusedError
 from livemig.core.event import Event, Progressed, RoundCompleted, Settling
-from livemig.engine import settle
+from livemig.engine import settle, watch
 from livemig.engine import side as run_side
+from livemig.engine.watch import Watch
+from livemig.qemu.event_stream import EventStream
 from livemig.qemu.monitor import Monitor
 from tests.engine.fake_pair import PLAN, FakePair, compare_nothing, fake_pair, shorten_bounds
 from tests.qmp.fake_migration import FakeGuest
@@ -125,6 +127,55 @@ async def test_source_dies_when_all_is_given_back(last: str, monkeypatch: pytest
         assert pair.source.state == "gone"
         assert (end.outcome, end.running_on) == (livemig.Outcome.UNKNOWN, livemig.RunningOn.NONE)
         assert end.warnings == ()
+
+
+@pytest.mark.parametrize("guest_did_it", [True, False])
+async def test_last_words_are_heard_before_it_is_judged(guest_did_it: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A source's process is seen gone while its SHUTDOWN is still to be read: that tells what became of the guest."""
+    pump = Watch._pump
+    monkeypatch.setattr(watch, "LAST_WORDS_BOUND_S", 10.0)
+
+    async def pump_late(self: Watch, side: Any, stream: EventStream) -> None:
+        if side == "source":
+            stream = LateStream(stream)  # type: ignore[assignment]
+        await pump(self, side, stream)
+
+    monkeypatch.setattr(Watch, "_pump", pump_late)
+    async with fake_pair(guest=FakeGuest(link_bytes_s=50e6)) as pair:
+
+        def shut_down(event: Event) -> None:
+            if isinstance(event, Progressed) and pair.source.state == "running":
+                pair.source.emit("SHUTDOWN", {"guest": guest_did_it, "reason": "guest-shutdown"})
+                pair.source.run_state = "shutdown"
+                pair.source.spawn(pair.source.die())
+
+        end = await pair.migrate(on_event=shut_down)
+        assert isinstance(end, livemig.Report)
+        expected = livemig.Outcome.GUEST_SHUT_DOWN if guest_did_it else livemig.Outcome.UNKNOWN
+        assert (end.outcome, end.running_on) == (expected, livemig.RunningOn.NONE), end.reason
+
+
+class LateStream:
+    """Events that come a moment after all else is known."""
+
+    def __init__(self, stream: EventStream) -> None:
+        self._stream = stream
+
+    def __enter__(self) -> Self:
+        self._stream.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stream.__exit__(None, None, None)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    async def __aiter__(self) -> AsyncIterator[Any]:
+        async for event in self._stream:
+            if event.name == "SHUTDOWN":
+                await asyncio.sleep(0.3)
+            yield event
 
 
 @pytest.mark.parametrize("side", SIDES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import signal
@@ -10,8 +11,11 @@ from pathlib import Path
 import pytest
 
 import livemig
+from livemig.core.evidence import Side
+from livemig.core.status import MigrationStatus
+from livemig.qemu.monitor import Monitor
 from tests.cli.command_line import read_until
-from tests.engine.pair import IDLE, LOADED, MiB, spawn_livemig
+from tests.engine.pair import IDLE, LOADED, MiB, run_state, spawn_livemig
 from tests.ssh.between import Between
 
 pytestmark = pytest.mark.qemu
@@ -72,3 +76,57 @@ async def test_a_host_out_of_reach(between: Between) -> None:
     assert found.ending.running_on == "source", found
     await between.assert_stayed()
     assert keys_left(run_id) == []
+
+
+async def test_a_person_vouches_for_a_dead_source(between: Between) -> None:
+    """Host A is lost after its QEMU has completed, and livemig with it: the guest goes on at B with a person's word."""
+    await between.start(IDLE, memory_bytes=64 * MiB)
+    options = ("--on-switchover-at", "stopped", "--on-switchover", "sleep 5", "--downtime-limit", "9s")
+    run_id = await killed_at(between, "source-stopped", *options)
+    async with await Monitor.connect(str(between.source.spare_qmp_path), name="test") as monitor:
+        async with asyncio.timeout(30):
+            while (await monitor.query_migrate()).status is not MigrationStatus.COMPLETED:
+                await asyncio.sleep(0.01)
+    between.lab.kill_sshd(between.lab.a)
+    await between.source.stop()
+    (found,) = await livemig.recover(run_id)
+    assert (found.ending.outcome, found.ending.running_on) == ("unknown", "unknown"), found
+    assert any("--fence-confirmed source" in line for line in found.advice)
+    (found,) = await livemig.recover(run_id, fence_confirmed=Side.SOURCE)
+    assert found.ending.running_on == "destination", found
+    await between.destination.attach()
+    assert await run_state(between.destination) == "running"
+    verdict = await between.destination.serial.ask_verdict()
+    assert verdict.good, verdict
+    await between.lab.start_sshd(between.lab.a)
+    for one in await livemig.recover():
+        assert (one.ending.running_on, one.ending.left) == ("destination", ()), one
+    assert keys_left(run_id) == []
+
+
+async def test_a_person_vouches_for_a_dead_destination(between: Between) -> None:
+    """Host B is lost when its QEMU may have been told to run: with a person's word too the source is not continued by
+    itself, since the disks may be newer than its memory, and that is said."""
+    await between.start(IDLE, memory_bytes=64 * MiB)
+    options = ("--on-switchover-at", "stopped", "--on-switchover", "sleep 5", "--downtime-limit", "9s")
+    run_id = await killed_at(between, "source-stopped", *options)
+    async with await Monitor.connect(str(between.source.spare_qmp_path), name="test") as monitor:
+        async with asyncio.timeout(30):
+            while (await monitor.query_migrate()).status is not MigrationStatus.COMPLETED:
+                await asyncio.sleep(0.01)
+    await between.destination.attach()
+    pid = between.destination.pid
+    between.lab.kill_sshd(between.lab.b)
+    os.kill(pid, signal.SIGKILL)
+    (found,) = await livemig.recover(run_id)
+    assert (found.ending.outcome, found.ending.running_on) == ("unknown", "unknown"), found
+    assert any("--fence-confirmed destination" in line for line in found.advice)
+    assert await run_state(between.source) == "postmigrate"
+    (found,) = await livemig.recover(run_id, fence_confirmed=Side.DESTINATION)
+    assert (found.ending.outcome, found.ending.running_on) == ("unknown", "none"), found
+    assert "disks may be newer" in found.ending.reason
+    await between.lab.start_sshd(between.lab.b)
+    (found,) = await livemig.recover(run_id)
+    assert (found.ending.running_on, found.ending.left) == ("none", ()), found
+    assert await run_state(between.source) == "postmigrate"
+    assert between.destination.left_behind == []

@@ -197,12 +197,12 @@ def _destination_refusals(destination: Facts) -> list[str]:
 def _sleeper_refusals(source: Facts, destination: Facts) -> list[str]:
     """A sleeping guest is lost by QEMUs before 9.0. Measured on 7.2, as the source it was dead in 7 of 14 moves."""
     reasons = []
-    if source.run_state is RunState.SUSPENDED and _major(source) < SLEEP_KEPT_SINCE_MAJOR:
+    if source.run_state is RunState.SUSPENDED and not keeps_sleep(source):
         reasons.append(
             f"the guest sleeps, and the source is QEMU {source.version}, which wakes it in the middle of handing it "
             "over, so that it may arrive dead: wake it first (`system_wakeup`)"
         )
-    if source.run_state is RunState.SUSPENDED and _major(destination) < SLEEP_KEPT_SINCE_MAJOR:
+    if source.run_state is RunState.SUSPENDED and not keeps_sleep(destination):
         reasons.append(
             f"the guest sleeps, and the destination is QEMU {destination.version}, where it would stand still once it "
             "is woken: wake it first (`system_wakeup`)"
@@ -210,8 +210,9 @@ def _sleeper_refusals(source: Facts, destination: Facts) -> list[str]:
     return reasons
 
 
-def _major(facts: Facts) -> int:
-    return int(facts.version.partition(".")[0])
+def keeps_sleep(facts: Facts) -> bool:
+    """Whether this QEMU hands a sleeping guest over as one that sleeps: since 9.0."""
+    return int(facts.version.partition(".")[0]) >= SLEEP_KEPT_SINCE_MAJOR
 
 
 def cautions(plan: Plan, fixed: FixedPart, *, out_of_band: bool) -> tuple[str, ...]:

@@ -30,7 +30,7 @@ from livemig.engine.foresight import Foresight
 from livemig.engine.handover import Handover
 from livemig.engine.handshake import Connecting
 from livemig.engine.live import LiveMigration
-from livemig.engine.preflight import examine
+from livemig.engine.preflight import examine, keeps_sleep
 from livemig.engine.prepare import Preparation
 from livemig.engine.recorder import TraceRecorder
 from livemig.engine.retire import retire
@@ -45,6 +45,9 @@ ASLEEP_FOR_GOOD = (
     "stands still until you give `stop` and `cont` there"
 )
 """Measured: after `system_wakeup` it reads as running and does nothing; after `stop` and `cont` the guest goes on."""
+
+WOKEN_WITHIN_S = 0.1
+"""A QEMU that wakes a guest to hand it over says so just before its STOP, or after it; earlier it was somebody else."""
 
 logger = logging.getLogger(__name__)
 
@@ -392,12 +395,19 @@ class Run:
 
     def _warn_if_woken(self, outcome: Outcome, guest_state: str) -> None:
         """Before 9.0 QEMU wakes a sleeping guest that it hands over; its WAKEUP may come after ``completed``."""
-        asleep = self.live.guest_state is RunState.SUSPENDED
+        asleep = self.live.guest_state is RunState.SUSPENDED or self._woken_as_it_stopped()
         by_itself = ("destination", "WAKEUP") in self._watch.latest
         if outcome is Outcome.COMPLETED and asleep and guest_state == RunState.RUNNING and not by_itself:
             self.live.warn(
                 "the guest slept, and QEMU woke it in the middle of handing it over: it may stand still, reset it then"
             )
+
+    def _woken_as_it_stopped(self) -> bool:
+        """Whether such a QEMU's WAKEUP came before the STOP that it belongs to: its main loop was the quicker one."""
+        wakeup, stopped = self._watch.latest.get(("source", "WAKEUP")), self.live.stopped
+        if wakeup is None or stopped is None or keeps_sleep(self._source.facts):
+            return False
+        return 0.0 <= stopped.arrival_s - wakeup.arrival_s < WOKEN_WITHIN_S
 
     def _reason(self, verdict: Verdict, settlement: Settlement) -> str:
         """The verdict's words, and what brought it about: livemig's own reason first, then QEMU's words."""

@@ -13,6 +13,9 @@ from typing import Any
 
 import click
 
+_UNITS = {"TIME": "ms", "SIZE": "MiB", "RATE": "MiB/s"}
+"""What a bare number is likely to mean."""
+
 
 def config_option(command: Any) -> Any:
     """Gives a command the option ``--config``, which fills in the options that nobody gave otherwise."""
@@ -70,11 +73,16 @@ def _value(path: Path, key: str, value: Any, parameter: click.Parameter, context
         raise click.UsageError(f"{path}: {key} is a switch: write true or false", context)
     if parameter.multiple if isinstance(parameter, click.Option) else False:
         values = value if isinstance(value, list) else [value]
-        if all(isinstance(one, str) for one in values):
+        if all(isinstance(one, str) and "\0" not in one for one in values):
             return values
         raise click.UsageError(f"{path}: {key} is a list of texts in quotes", context)
     if isinstance(value, str):
+        if "\0" in value:
+            raise click.UsageError(f"{path}: {key} holds a NUL character, which no option can", context)
         return value
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        raise click.UsageError(f'{path}: {key} = {value} has no unit: write it in quotes, like "{value}ms"', context)
+    unit = _UNITS.get(parameter.type.name)
+    if unit is not None and isinstance(value, int | float) and not isinstance(value, bool):
+        raise click.UsageError(
+            f'{path}: {key} = {value} has no unit: write it in quotes, like "{value}{unit}"', context
+        )
     raise click.UsageError(f"{path}: {key} is written in quotes, as on the command line", context)

@@ -79,7 +79,7 @@ def send_cancel(run_id: str, *, as_json: bool) -> int:
 def _sent(run_id: str, request: Request, done: str, *, as_json: bool) -> int:
     try:
         live = asyncio.run(ask(run_id, request))
-    except ControlError as error:
+    except LivemigError as error:
         raise click.ClickException(str(error)) from error
     print(msgspec.json.encode(live).decode() if as_json else f"run {run_id}: {done}")
     return 0

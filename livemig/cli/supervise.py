@@ -6,6 +6,7 @@ and hands its exit code on.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -33,20 +34,21 @@ def supervised(work: Callable[[int], int], recover: Callable[[int], int]) -> int
         return work(ours)
     os.close(ours)
 
+    is_reaped = False
+
     def pass_on(number: int, _frame: FrameType | None) -> None:
-        try:
-            os.kill(child, number)
-        except ProcessLookupError:
+        if is_reaped:  # its number may be another process's by now
             return
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child, number)
 
     before = {number: signal.getsignal(number) for number in _PASSED_ON}
     for number, handler in before.items():
         if handler is not signal.SIG_IGN:
             signal.signal(number, pass_on)
     signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-    _, status = os.waitpid(
-        child, 0
-    )  # a reaped pid is nobody's yet: what `pass_on` sends from here is lost, as it should
+    _, status = os.waitpid(child, 0)
+    is_reaped = True  # a recovery, which may take its time, is not interrupted: it is bounded
     os.close(theirs)
     if not os.WIFSIGNALED(status):
         return os.waitstatus_to_exitcode(status)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import msgspec
 
+from livemig.core.errors import JournalError
 from livemig.core.past import PastMigration
 
 VERSION = 1
@@ -43,10 +44,19 @@ class _Content(msgspec.Struct):
 
 
 def state_folder() -> Path:
-    """Returns livemig's folder for what outlives a run: ``$XDG_STATE_HOME/livemig``, or ``~/.local/state/livemig``."""
+    """Returns livemig's folder for what outlives a run: ``$XDG_STATE_HOME/livemig``, or ``~/.local/state/livemig``.
+
+    Raises:
+        JournalError: When there is no home folder.
+    """
     given = os.environ.get("XDG_STATE_HOME", "")
-    base = Path(given) if given.startswith("/") else Path("~/.local/state").expanduser()
-    return base / "livemig"
+    if given.startswith("/"):
+        return Path(given) / "livemig"
+    try:
+        return Path("~/.local/state").expanduser() / "livemig"
+    except RuntimeError as error:
+        reason = "this user has no home folder: set HOME or XDG_STATE_HOME"
+        raise JournalError(f"no journal can be kept: {reason}", path="") from error
 
 
 def guest_key(uuid: str, name: str, memory_bytes: int) -> str:

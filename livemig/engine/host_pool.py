@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from livemig.core.errors import ConnectError
 from livemig.hosts.host import Host
 from livemig.hosts.local_host import LocalHost
 from livemig.qemu.address import Address, Login
@@ -26,10 +28,11 @@ class HostPool:
         """Returns the host; the same one for every address that names it alike.
 
         Raises:
-            ConnectError: When it can't be reached, or refuses livemig's user.
+            ConnectError: When it can't be reached, or refuses livemig's user; or when a relative path leads nowhere.
         """
         login = address.login
         if login is None:
+            _refuse_without_folder(address)
             return self._local
         if login not in self._connecting:
             self._connecting[login] = asyncio.create_task(_connect(login))
@@ -59,6 +62,16 @@ class HostPool:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self.close()
+
+
+def _refuse_without_folder(address: Address) -> None:
+    if address.path is None or address.path.startswith("/"):
+        return
+    try:
+        Path.cwd()
+    except OSError as error:
+        reason = "the folder that livemig was started in is gone: give an absolute path"
+        raise ConnectError(f"{address}: {reason}", address=str(address)) from error
 
 
 async def _connect(login: Login) -> RemoteHost:

@@ -83,8 +83,14 @@ class Journal:
         """
         folder = folder or journal_folder()
         path = folder / "journal.sqlite"
-        if not path.exists():
+        try:
+            path.stat()
+        except (FileNotFoundError, NotADirectoryError):
             return None
+        except OSError as error:
+            raise JournalError(
+                f"the journal {path} can't be read: {_words(error)}; {_ELSEWHERE}", path=str(path)
+            ) from error
         journal = cls._connected(folder, path, to_write=False)
         if journal.version == 0:  # it was made on a full disk, and no run began
             journal.close()

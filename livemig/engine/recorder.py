@@ -30,8 +30,9 @@ class TraceRecorder:
         self.failure: str | None = None
         self._held = bytearray()
         self._holding = False
-        self._path, self._is_new, self._is_begun = path, not path.exists(), False
+        self._path, self._is_new, self._is_begun = path, False, False
         try:
+            self._is_new = not path.exists()
             self._file: BinaryIO | None = path.open("ab", buffering=0)
         except OSError as error:
             raise PlanError(f"the trace {path} can't be written: {error.strerror}; name another file") from error

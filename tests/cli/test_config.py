@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,10 @@ ADDRESSES = ("--src-qmp", "/nowhere/a.qmp", "--dst-qmp", "/nowhere/b.qmp")
         ('keep-source = "yes"', "true or false"),
         ("map = [1]", "list of texts"),
         ("downtime-limit =", "is no TOML"),
+        ("bandwidth = 100", '"100MiB/s"'),
+        ("src-qmp = 5", "in quotes, as on the command line"),
+        ('trace = "a\\u0000b"', "NUL"),
+        ('map = ["a=b\\u0000"]', "list of texts"),
     ],
 )
 async def test_wrong_config_is_refused_in_one_line(tmp_path: Path, text: str, words: str) -> None:
@@ -45,6 +50,24 @@ async def test_variable_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     code, _, errors = await livemig_output("run", *ADDRESSES)
     assert code == 2
     assert "'300' has no unit" in errors
+
+
+@pytest.mark.parametrize("by", ["variable", "file"])
+async def test_json_by_a_variable_or_a_file_closes_a_usage_error_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
+    """The last object is owed however JSON was asked for."""
+    arguments = ["run", "--src-qmp", "/nowhere/a.qmp"]
+    if by == "variable":
+        monkeypatch.setenv("LIVEMIG_JSON", "1")
+    else:
+        config = tmp_path / "livemig.toml"
+        config.write_text("json = true")
+        arguments += ["--config", str(config)]
+    code, output, errors = await livemig_output(*arguments)
+    assert code == 2
+    assert "--dst-qmp" in errors
+    assert json.loads(output)["outcome"] == "refused"
 
 
 @pytest.mark.qemu

@@ -230,3 +230,71 @@ async def listener(path: Path, *, greeting: bytes | None):
     server = await asyncio.start_unix_server(serve, path)
     async with server:
         yield path
+
+
+async def test_a_working_folder_that_is_gone_asks_for_an_absolute_path(tmp_path: Path) -> None:
+    """Only relative addresses need one; no traceback."""
+    gone = tmp_path / "gone"
+    shell = (
+        "sh",
+        "-c",
+        'mkdir "$1" && cd "$1" && rmdir "$1" && shift && PYTHONPATH=$0 exec "$@"',
+        str(Path.cwd()),
+        str(gone),
+    )
+    ran = await livemig("run", "--src-qmp", "a.qmp", "--dst-qmp", "/nowhere/b.qmp", prefix=shell)
+    assert ran.code == 2, ran.stderr
+    assert "--src-qmp a.qmp: the folder that livemig was started in is gone" in ran.complaint
+    ran = await livemig("run", "--src-qmp", "/nowhere/a.qmp", "--dst-qmp", "/nowhere/b.qmp", prefix=shell)
+    assert "no such socket" in ran.complaint
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("status",), "can't be read: File name too long"),
+        (("recover",), "can't be read: File name too long"),
+        (("run", *BOTH), "no journal can be kept"),
+    ],
+    ids=["status", "recover", "run"],
+)
+async def test_a_state_folder_that_can_not_be_looked_into_is_named(
+    tmp_path: Path, arguments: tuple[str, ...], words: str
+) -> None:
+    """It is not taken for a stdout that can't be written, nor for one without runs."""
+    ran = await livemig(*arguments, env={**os.environ, "XDG_STATE_HOME": f"{tmp_path}/{'x' * 300}"})
+    assert ran.code == 2, ran.stderr
+    assert words in ran.complaint
+    assert "XDG_STATE_HOME" in ran.complaint
+
+
+async def test_a_trace_whose_name_is_no_name_is_refused(tmp_path: Path) -> None:
+    """Too long for this file system, for one."""
+    ran = await livemig("run", *BOTH, "--trace", f"{tmp_path}/{'x' * 300}")
+    assert ran.code == 2, ran.stderr
+    assert "can't be written: File name too long; name another file" in ran.complaint
+
+
+async def test_interrupts_in_a_row_are_one_line(tmp_path: Path) -> None:
+    """Whoever presses Ctrl-C without pause gets the same line, object and code as for one; and no traceback."""
+    connected = asyncio.Event()
+
+    async def stay_silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connected.set()
+        await reader.read()  # to its end
+        writer.close()
+
+    server = await asyncio.start_unix_server(stay_silent, tmp_path / "silent")
+    try:
+        process = await start("plan", "--json", "--src-qmp", str(tmp_path / "silent"), start_new_session=True)
+        await connected.wait()
+        while process.returncode is None:
+            process.send_signal(signal.SIGINT)
+            await asyncio.sleep(0.003)
+        ran = await finish(process)
+    finally:
+        server.close()
+        await server.wait_closed()
+    assert ran.code == 130, ran
+    assert ran.stderr.split("\n", 1)[1] == "livemig: interrupted before anything began\n"  # after ^C on the terminal
+    assert (len(ran.objects), ran.ended["outcome"]) == (1, "cancelled")

@@ -13,6 +13,7 @@ from bench.footprint import footprint
 from bench.forecast import forecast
 from bench.forecast_cost import forecastcost
 from bench.handover import handover
+from bench.journal import journal
 from bench.pingpong import pingpong
 from bench.policies import policies
 from bench.policies_real import policies_real
@@ -73,6 +74,7 @@ BENCHMARKS = (
     startup,
     footprint,
     pingpong,
+    journal,
     dirtyring,
     simulation,
     forecast,

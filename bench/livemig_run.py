@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -132,6 +133,34 @@ class LivemigRun:
             if time.monotonic() > end_s or not self._held.alive:
                 raise GuestError(f"livemig run printed no {event}: {self._quoted_output()}")
             await asyncio.sleep(_POLL_S)
+
+    @property
+    def run_id(self) -> str:
+        """The run's id, which it prints first.
+
+        Raises:
+            GuestError: When it has printed nothing yet.
+        """
+        try:
+            first: dict[str, Any] = msgspec.json.decode(self._output_path.read_bytes().splitlines()[0])
+        except (IndexError, msgspec.DecodeError) as error:
+            raise GuestError(f"livemig run gave no id: {self._quoted_output()}") from error
+        return str(first["id"])
+
+    def kill_engine(self) -> None:
+        """Kills the child that does the work: its parent recovers."""
+        for pid in self._engines():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    def kill(self) -> None:
+        """Kills it and its engine, the parent first, and waits for their end: nobody recovers."""
+        engines = self._engines()
+        self._process.kill()
+        for pid in engines:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self._process.wait()
 
     def cpu_so_far_s(self) -> float:
         """Returns the CPU time that it took so far, in seconds, to the nanosecond; also after its end.

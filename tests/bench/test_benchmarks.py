@@ -93,6 +93,20 @@ PARTS = ("transfer", "controller", "resume")
 
 
 @pytest.mark.qemu
+def test_journal(folder: Path) -> None:
+    """Moves have their journal's cost; each kill a guest that stood still and went on, and each recovery its time."""
+    code, result = run(folder, "journal", "--count", "2", "--kills", "1")
+
+    assert code in (0, 1)
+    assert totals(result)["kill_count"] == 2
+    seen = figures(result)
+    assert 0 < seen["journal_s"]["median"] < 10
+    assert 0 < seen["frozen_s"]["median"]
+    assert 0 < seen["recover_s"]["median"]
+    assert len(result["conclusion"]["samples"]) == 4
+
+
+@pytest.mark.qemu
 def test_startup(folder: Path) -> None:
     """Whole commands are timed; `--imports` names where the time goes."""
     code, result = run(folder, "startup", "--count", "2", "--imports")

@@ -100,9 +100,9 @@ def test_journal(folder: Path) -> None:
     assert code in (0, 1)
     assert totals(result)["kill_count"] == 2
     seen = figures(result)
-    assert 0 < seen["journal_s"]["median"] < 10
-    assert 0 < seen["frozen_s"]["median"]
-    assert 0 < seen["recover_s"]["median"]
+    assert seen["journal_s"]["median"] > 0
+    assert seen["frozen_s"]["median"] > 0
+    assert seen["recover_s"]["median"] > 0
     assert len(result["conclusion"]["samples"]) == 4
 
 

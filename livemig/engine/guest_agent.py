@@ -72,6 +72,8 @@ async def set_guest_time(connect: Callable[[], Awaitable[socket.socket]]) -> Non
         raise AgentError(f"the guest agent does not answer within {ANSWER_BOUND_S:.0f} s") from error
     except (OSError, EOFError, ValueError) as error:
         raise AgentError(f"the guest agent can't be talked to: {error}") from error
+    except (LookupError, TypeError, AttributeError, RecursionError, asyncio.LimitOverrunError) as error:
+        raise AgentError("the guest agent's answer makes no sense") from error  # the guest says what it likes
 
 
 async def _synchronise(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -88,6 +88,7 @@ class Claim:
             address=self._record.destination.address,
             other_addresses=_addresses(self._record.destination.address, str(plan.spare_path)),
             own_folder=str(plan.folder),
+            session=identity_of(plan.host, await _session(plan.host)),
         )
         await self.journal.change(launched=True, destination=there)
 
@@ -228,7 +229,15 @@ async def _recorded(side: Side) -> SideRecord:
         other_addresses=await _other_monitors(side.monitor, side.address),
         process=identity_of(side.host, side.process),
         own_folder=None if folder is None else str(folder),
+        session=identity_of(side.host, await _session(side.host)),
     )
+
+
+async def _session(host: Host) -> HostProcess | None:
+    try:
+        return await host.session_process()
+    except (LivemigError, OSError):
+        return None  # of use for recovery alone
 
 
 async def _with_settings(side: Side, record: SideRecord) -> SideRecord:

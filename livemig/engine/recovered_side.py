@@ -26,6 +26,7 @@ from livemig.qemu.monitor import Monitor
 HOST_BOUND_S = 10.0
 REMOTE_BOUND_S = 4.0
 """How long a monitor over SSH may take to greet, which nobody here hurries: a channel has to be opened first."""
+SESSION_BOUND_S = 2.0
 LAUNCH_SEEN_BOUND_S = 0.5
 """How long a process that was just started may take to become QEMU."""
 
@@ -80,6 +81,9 @@ class RecoveredSide(Side):
         if not await self.is_gone():
             with contextlib.suppress(LivemigError):
                 await self.reconnect(timeout_s)
+            if self.monitor.closed and await self._ended_stale_session():
+                with contextlib.suppress(LivemigError):
+                    await self.reconnect(timeout_s)
 
     async def is_gone(self) -> bool:
         """Whether its process is proven to have ended."""
@@ -111,6 +115,20 @@ class RecoveredSide(Side):
             return
         self.why_away = "; ".join(reasons)
         raise ConnectError(self.why_away, address=self._record.address)
+
+    async def _ended_stale_session(self) -> bool:
+        """Ends the run's own connections to the host, should its sshd not have noticed that livemig is dead.
+
+        They hold the monitors that they were led to, and QEMU listens to one client each. Returns whether there were
+        any.
+        """
+        if self._record.session is None:
+            return False
+        try:
+            found = await process_known_as(self.host, self._record.session)
+            return not isinstance(found, Absent) and await found.end(SESSION_BOUND_S)
+        except (LivemigError, OSError):
+            return False
 
     async def _find_process(self) -> None:
         if self._record.process is None:

@@ -24,6 +24,7 @@ class SideRecord(msgspec.Struct, frozen=True, kw_only=True):
         capabilities: Its migration capabilities.
         parameters: Its migration parameters, in QEMU's units.
         own_folder: The folder of a QEMU that livemig launched; None for any other.
+        session: The process of the host's sshd that holds the run's connections there; None on this machine.
     """
 
     address: str
@@ -32,6 +33,7 @@ class SideRecord(msgspec.Struct, frozen=True, kw_only=True):
     capabilities: dict[str, bool] = {}
     parameters: dict[str, Any] = {}
     own_folder: str | None = None
+    session: ProcessIdentity | None = None
 
 
 class Stage(StrEnum):

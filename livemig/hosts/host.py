@@ -326,6 +326,9 @@ class Host(Protocol):
             temporary_folder: Where it made them, on this host; another host knows that by itself.
         """
 
+    async def session_process(self) -> HostProcess | None:
+        """Returns the process of its sshd that holds livemig's connections there; None where there is none."""
+
     async def process_of_pid(self, pid: int) -> HostProcess | None:
         """Returns a process, held; None when there is none of that pid any more."""
 

@@ -234,6 +234,9 @@ class LocalHost:
         for folder in Path(temporary_folder).glob(f"livemig-{run_id}-*"):
             shutil.rmtree(folder, ignore_errors=True)
 
+    async def session_process(self) -> None:
+        """Returns None: nothing stands between livemig and this machine."""
+
     async def process_of_pid(self, pid: int) -> LocalProcess | None:
         """Returns a process, held."""
         try:

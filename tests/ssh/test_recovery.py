@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import pytest
 import livemig
 from livemig.core.evidence import Side
 from livemig.core.status import MigrationStatus
+from livemig.lab.two_hosts.namespaces import run as run_command
 from livemig.qemu.monitor import Monitor
 from tests.cli.command_line import read_until
 from tests.engine.pair import IDLE, LOADED, MiB, run_state, spawn_livemig
@@ -21,12 +23,16 @@ from tests.ssh.between import Between
 pytestmark = pytest.mark.qemu
 
 
-async def killed_at(between: Between, point: str, *options: str) -> str:
-    """Starts a run and kills all of it at its first event of a name; returns its id."""
+async def killed_at(
+    between: Between, point: str, *options: str, before: Callable[[], Awaitable[None]] | None = None
+) -> str:
+    """Starts a run and kills all of it at its first event of a name; returns its id. Just before may come something."""
     addresses = ("--src-qmp", between.address(between.lab.a), "--dst-qmp", between.address(between.lab.b))
     limits = ("--downtime-limit", "1s", "--probation", "100ms", "--keep-trying")
     process = await spawn_livemig("run", "--json", *addresses, *limits, *options, limit=2**22)
     first = (await read_until(process, point))[0]
+    if before is not None:
+        await before()
     engines = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     for pid in (process.pid, *map(int, engines)):
         with contextlib.suppress(ProcessLookupError):
@@ -60,6 +66,34 @@ async def test_killed_while_it_watches(between: Between) -> None:
     (found,) = await livemig.recover(run_id)
     assert (found.ending.outcome, found.ending.running_on) == ("completed", "destination"), found
     await between.assert_arrived()
+    assert keys_left(run_id) == []
+
+
+@pytest.mark.parametrize("host", ["a", "b"])
+async def test_connections_that_nobody_ended_hold_the_monitors(between: Between, host: str) -> None:
+    """livemig's machine died without a word: sshd still leads its connections to the monitors, the only ones there."""
+    lab = between.lab
+    there = lab.a if host == "a" else lab.b
+
+    async def drop() -> None:
+        """What these connections send and are sent is lost from now on; new ones are let through."""
+        text = (await run_command(*there.argv("ss", "-Htn", "state", "established", "sport", "=", ":22"))).split("\n")
+        ports = {line.split()[3].rpartition(":")[2] for line in text if line.strip()}
+        assert ports
+        for port in ports:
+            for chain, option in (("INPUT", "--sport"), ("OUTPUT", "--dport")):
+                await run_command(*there.argv("iptables", "-A", chain, "-p", "tcp", option, port, "-j", "DROP"))
+
+    await between.start(LOADED)
+    async with contextlib.AsyncExitStack() as stack:
+        run_id = await killed_at(between, "progressed", "--bandwidth", "5MiB/s", before=drop)
+        spare = there.private_folder_outside / "vm.qmp.livemig" / "spare.qmp"
+        path = between.source.spare_qmp_path if host == "a" else spare
+        await stack.enter_async_context(await Monitor.connect(str(path), name="test"))
+        (found,) = await livemig.recover(run_id)
+    assert (found.ending.outcome, found.ending.running_on) == ("failed", "source"), found
+    assert found.ending.left == ()
+    await between.assert_stayed()
     assert keys_left(run_id) == []
 
 

@@ -330,6 +330,13 @@ class RemoteHost:
         del temporary_folder
         await self.link.run(f'rm -rf -- "${{TMPDIR:-/tmp}}"/livemig-{_q(run_id)}-*')
 
+    async def session_process(self) -> RemoteProcess | None:
+        """Returns the process of its sshd that holds livemig's connections there: the shell's parent, if it is one."""
+        found = (await self.link.run('read -r name </proc/$PPID/comm && echo "$PPID $name"')).text.split()
+        if len(found) != 2 or not found[1].startswith("sshd"):
+            return None
+        return await self.process_of_pid(int(found[0]))
+
     async def process_of_pid(self, pid: int) -> RemoteProcess | None:
         """Returns a process, held."""
         found = await self.link.run_parts({name: f"cat /proc/{pid}/{name}" for name in ("stat", "status")})

@@ -65,14 +65,11 @@ class Launched:
     async def end_or_say(self) -> list[str]:
         """The same; returns what may be left of it, one line each. Raises nothing of the host's."""
         try:
-            gone = await self.end()
+            gone, reason = await self.end(), "its end could not be seen"
         except HostError as error:
-            return [f"what was launched at {self.address} may be left: {error}"]
-        return (
-            []
-            if gone
-            else [f"what was launched at {self.address} may still be there: `livemig recover {self._run_id}`"]
-        )
+            gone, reason = False, str(error)
+        words = f"what was launched at {self.address} may still be there ({reason}): `livemig recover {self._run_id}`"
+        return [] if gone else [words]
 
     async def release_folder(self) -> None:
         """Lets other livemigs look for a QEMU at its address again: it is locked by now. Raises nothing."""

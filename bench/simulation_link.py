@@ -75,7 +75,7 @@ async def measure_link(machine: MachineSettings) -> tuple[LinkSetting, Costs]:
     """
     converged = livemig.Plan(probation_s=0.05, keep_source=True)
     at_once = livemig.Plan(probation_s=0.05, keep_source=True, downtime_limit_s=LIMIT_MOST_S)
-    never = livemig.Plan(probation_s=0.05, keep_source=True, downtime_limit_s=0.02, bandwidth_bytes_s=CAP_BYTES_S)
+    never = msgspec.structs.replace(converged, downtime_limit_s=0.02, bandwidth_bytes_s=CAP_BYTES_S, keep_trying=True)
     fixed = [await _stopped(machine, IDLE, converged) for _ in range(REPEATS)]
     zero = [await _stopped(machine, IDLE, at_once) for _ in range(REPEATS)]
     fresh = [await _stopped(machine, FILLED, at_once) for _ in range(REPEATS)]

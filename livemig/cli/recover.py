@@ -62,9 +62,14 @@ def show_recovery(run_id: str | None, *, dry_run: bool, fence_confirmed: str | N
 
 
 def recover_killed(run_id: str, number: int, *, as_json: bool) -> int:
-    """Recovers a run whose engine was just killed, and shows it as the run's own end; returns the exit code."""
+    """Recovers a run whose engine was just killed, or had a fault (0), and shows it as the run's own end.
+
+    Returns the exit code.
+    """
     interrupted = number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    killed = f"livemig's engine was killed ({signal.Signals(number).name})"
+    killed = (
+        f"livemig's engine was killed ({signal.Signals(number).name})" if number else "livemig's engine had a fault"
+    )
     complain(f"{killed}: recovering run {run_id}")
     tell = _print_event if as_json else _show_step
     try:

@@ -9,7 +9,8 @@ from pathlib import Path
 import click
 
 from livemig.cli.screens import screen_for
-from livemig.cli.show import Show
+from livemig.cli.show import EngineFault, Show
+from livemig.cli.supervise import FAULT
 from livemig.core.errors import AddressError, ConnectError, LivemigError
 from livemig.core.plan import Plan
 from livemig.engine.connect import launch_plan
@@ -90,6 +91,8 @@ async def _run(
                 plan, source=source, destination=destination, launch=launch, run_id=run_id, trace_path=trace_path
             )
             code = show.end(await show.run(migration, plan))
+        except EngineFault:
+            code = FAULT
         except (AddressError, ConnectError) as error:
             code = show.refuse(run_id, naming_option(error, source, destination))
         except Exception as error:  # noqa: BLE001  # the last line and the exit code are owed whatever happens

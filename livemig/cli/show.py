@@ -28,6 +28,10 @@ _LAST_WORDS_BOUND_S = 2.0
 logger = logging.getLogger("livemig")
 
 
+class EngineFault(Exception):
+    """A fault of livemig's own has left a run in its midst; whoever supervises it recovers."""
+
+
 class Show:
     """Minds signals and the output for as long as it is entered; what it is left with is the exit code's matter.
 
@@ -49,6 +53,7 @@ class Show:
         self._output = Output(self.cancel)
         self._migration: Migration | None = None
         self._lifeline = lifeline
+        self._is_supervised = lifeline is not None
         self._ended = False
         self._task = asyncio.current_task()
         self._loop = asyncio.get_running_loop()
@@ -81,6 +86,7 @@ class Show:
 
         Raises:
             LivemigError: When it never began; nothing was touched.
+            EngineFault: After a fault of livemig's own, where a parent process recovers.
         """
         self._migration = migration
         self._output.show(partial(self._screen.begin, migration.id))
@@ -163,6 +169,8 @@ class Show:
         try:
             return migration.report
         except LivemigError:
+            if self._is_supervised:
+                raise EngineFault from error
             report = Report(
                 id=migration.id,
                 plan=plan,

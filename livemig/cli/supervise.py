@@ -1,7 +1,7 @@
 """Runs a migration's engine as a child process, so that somebody is there to recover at once if it is killed.
 
 Forks before anything heavy is imported. The child goes on as if nothing had been; the parent passes signals on, waits,
-and hands its exit code on.
+and hands its exit code on. A child that had a fault in the midst of a run says so by its exit code, and is made up for.
 """
 
 from __future__ import annotations
@@ -13,11 +13,15 @@ import sys
 from collections.abc import Callable
 from types import FrameType
 
+FAULT = 70
+"""The child's exit code when a fault of livemig's own left a run in its midst (``EX_SOFTWARE``); never the parent's."""
 _PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def supervised(work: Callable[[int], int], recover: Callable[[int], int]) -> int:
     """Runs `work` in a child process and returns its exit code; `recover`, told the signal, when it was killed.
+
+    After a fault in the child `recover` is told 0.
 
     In the child this returns, too, with what `work` returned or raised.
 
@@ -50,10 +54,10 @@ def supervised(work: Callable[[int], int], recover: Callable[[int], int]) -> int
     _, status = os.waitpid(child, 0)
     is_reaped = True  # a recovery, which may take its time, is not interrupted: it is bounded
     os.close(theirs)
-    if not os.WIFSIGNALED(status):
+    if not os.WIFSIGNALED(status) and os.WEXITSTATUS(status) != FAULT:
         return os.waitstatus_to_exitcode(status)
     _leave_terminal_whole()
-    return recover(os.WTERMSIG(status))
+    return recover(os.WTERMSIG(status))  # 0 when it was not killed
 
 
 def new_id() -> str:

@@ -145,7 +145,8 @@ class Handover:
         if self._hooked_while_stopped:
             await self._judge_hook(self._start_hook("stayed"))
         if self._probe is not None and not await self._probe.wait_answer(self._stopped_s or 0.0, ANSWER_BOUND_S):
-            self._trouble.append(f"the guest does not answer at {self._probe.target} since it goes on at the source")
+            where = f"the guest does not answer at {self._probe.target} since it goes on at the source"
+            self._trouble.append(where + _excuse(self._probe))
         return self._trouble
 
     async def _close(self) -> None:
@@ -178,9 +179,8 @@ class Handover:
 
     async def _judge_probe(self, probe: Probe, resumed_s: float) -> None:
         if not await probe.wait_answer(resumed_s, ANSWER_BOUND_S):
-            self._trouble.append(
-                f"the guest does not answer at {probe.target} since it was moved ({ANSWER_BOUND_S:.0f} s)"
-            )
+            where = f"the guest does not answer at {probe.target} since it was moved ({ANSWER_BOUND_S:.0f} s)"
+            self._trouble.append(where + _excuse(probe))
 
     async def _set_guest_time(self, chardev: str) -> None:
         try:
@@ -191,6 +191,10 @@ class Handover:
             await set_guest_time(lambda: connect_to(self._destination.host, path))
         except (AgentError, LivemigError) as error:
             self._warn(f"the guest's clock was not set: {error}")
+
+
+def _excuse(probe: Probe) -> str:
+    return f"; {probe.trouble}" if probe.trouble else ""
 
 
 def macs(inventory: Inventory) -> tuple[str, ...]:

@@ -44,10 +44,12 @@ class Probe:
 
     Attributes:
         target: Whom.
+        trouble: Why it could not ask at some time, so that a silence may be its own; empty while it could.
     """
 
     def __init__(self, target: ProbeTarget) -> None:
         self.target = target
+        self.trouble = ""
         self._answers = Answers()
         self._asker: _Asker | None = None
         self._ended = threading.Event()
@@ -122,11 +124,15 @@ class Probe:
         next_s = time.monotonic()
         try:
             while not self._ended.is_set():
-                if time.monotonic() >= next_s:
-                    asker.ask()
-                    next_s = max(next_s + self.target.interval_s, time.monotonic())
-                if asker.wait(max(0.0, next_s - time.monotonic())):
-                    self._answers.note(time.monotonic())
+                try:
+                    if time.monotonic() >= next_s:
+                        next_s = max(next_s + self.target.interval_s, time.monotonic())
+                        asker.ask()
+                    if asker.wait(max(0.0, next_s - time.monotonic())):
+                        self._answers.note(time.monotonic())
+                except OSError as error:  # no descriptor is left, say: that may pass
+                    self.trouble = f"the probe itself could not ask: {error}"
+                    self._ended.wait(self.target.interval_s)
         finally:
             asker.close()
 
@@ -188,6 +194,8 @@ class _Ping:
         self._address = address
         self._cookie = os.urandom(8)  # tells our answers from those to others, whatever the identifier became
         self._number = 0
+        self._poll = select.poll()
+        self._poll.register(self._socket, select.POLLIN)
 
     def ask(self) -> None:
         """Sends an echo request."""
@@ -202,7 +210,7 @@ class _Ping:
 
     def wait(self, timeout_s: float) -> bool:
         """Waits for a reply to one of ours."""
-        if not select.select([self._socket], [], [], timeout_s)[0]:
+        if not self._poll.poll(timeout_s * 1000):
             return False
         try:
             data = self._socket.recv(2048)

@@ -128,11 +128,11 @@ def test_handover(folder: Path) -> None:
 
     assert code in (0, 1)
     seen = figures(result)
-    assert totals(result)["move_count"] == 5
+    assert totals(result)["move_count"] == 6
     assert {name for name in seen if name.endswith("_beyond_s")} == {
         *("announced_stream_beyond_s", "announced_udp_beyond_s", "announced_echo_beyond_s"),
         *("steered_udp_beyond_s", "steered_echo_beyond_s", "silent_udp_beyond_s", "silent_echo_beyond_s"),
-        "silent_unheard_beyond_s",
+        *("silent_unheard_beyond_s", "bare_stream_beyond_s", "stopped_stream_beyond_s"),
     }
     assert 0 < seen["lab_up_s"]["median"] < 60
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,8 @@ import pytest
 from livemig.engine.journal import journal_folder
 from livemig.engine.lock import lock_holder
 from livemig.qemu.monitor import Monitor
-from tests.cli.command_line import finish, livemig, read_until, run_arguments, start
-from tests.engine.pair import HOT, Pair
+from tests.cli.command_line import REPOSITORY, finish, livemig, read_until, run_arguments, start
+from tests.engine.pair import HOT, IDLE, Pair
 
 pytestmark = pytest.mark.qemu
 
@@ -219,3 +220,36 @@ async def test_refusals(pair: Pair) -> None:
     for verb in ("status", "recover"):
         ran = await livemig(verb)
         assert (ran.code, "is damaged" in ran.complaint) == (2, True)
+
+
+FAULTY = """
+from livemig.engine.handover import Handover
+
+async def broken(*_):
+    raise ZeroDivisionError("a bug of ours")
+
+Handover.before_continue = broken
+from livemig.cli.main import main
+main()
+"""
+
+
+async def test_a_fault_of_our_own_is_recovered_at_once(pair: Pair) -> None:
+    """Between the source's `completed` and `cont` the engine raises: its parent finishes the move, as after a kill."""
+    await pair.start(IDLE)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-c", FAULTY, *run_arguments(pair, "--json")),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        cwd=REPOSITORY,
+    )
+    ran = await finish(process)
+
+    assert ran.code == 0, ran.stderr
+    assert (ran.ended["outcome"], ran.ended["running_on"]) == ("completed", "destination")
+    assert "a bug of ours" in ran.stderr
+    assert "livemig's engine had a fault: recovering run" in ran.stderr
+    await pair.assert_runs_only("destination")
+    await pair.assert_settings_restored("destination")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 
 import pytest
@@ -75,6 +76,26 @@ async def test_tcp_answers_stop_and_come_back() -> None:
         assert not probe.blackout(loop_now() + 100).answers_afterwards
     finally:
         probe.close()
+
+
+async def test_a_probe_without_descriptors_goes_on_when_there_are_some(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says that the silence was its own."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        probe = Probe(ProbeTarget.parse(f"tcp:127.0.0.1:{listener.getsockname()[1]}"))
+        await probe.start()
+        try:
+            with monkeypatch.context() as patched:
+                patched.setattr(socket, "socket", no_descriptor)
+                await asyncio.sleep(0.2)
+            assert await probe.wait_answer(loop_now(), 10)
+            assert "the probe itself could not ask: [Errno 24]" in probe.trouble
+        finally:
+            probe.close()
+
+
+def no_descriptor(*_: object) -> None:
+    """As `socket.socket` when there are too many."""
+    raise OSError(errno.EMFILE, "Too many open files")
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])

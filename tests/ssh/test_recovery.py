@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shutil
 import signal
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -164,3 +165,5 @@ async def test_a_person_vouches_for_a_dead_destination(between: Between) -> None
     assert (found.ending.running_on, found.ending.left) == ("none", ()), found
     assert await run_state(between.source) == "postmigrate"
     assert between.destination.left_behind == []
+    for folder in keys_left(run_id):  # kept as long as a person may still settle it
+        shutil.rmtree(folder)

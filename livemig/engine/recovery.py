@@ -7,6 +7,7 @@ never touched: that engine is to be asked. Can be repeated, at any time.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 
 import msgspec
@@ -18,7 +19,7 @@ from livemig.core.outcome import Outcome, RunningOn, Verdict
 from livemig.engine.claim import now_text
 from livemig.engine.journal import Journal
 from livemig.engine.recovery_run import RecoveryRun
-from livemig.engine.run_files import RunFiles, is_driven, is_id
+from livemig.engine.run_files import RunFiles, is_driven, is_id, remove_dead
 from livemig.engine.run_journal import RunJournal
 from livemig.engine.run_record import Ending, RunRecord
 
@@ -75,7 +76,22 @@ async def recover(
             found.append(Recovered(id=record.id, ending=record.ending, was_settled=True, dry_run=dry_run))
         else:
             found.append(await _recover_one(record.id, dry_run=dry_run, fence_confirmed=fence_confirmed, tell=tell))
+    if not dry_run:
+        await asyncio.to_thread(_remove_dead_files)
     return tuple(found)
+
+
+def _remove_dead_files() -> None:
+    """Of runs that had ended, but for that; where an old record can't be read, not this time."""
+    with contextlib.suppress(JournalError):
+        journal = Journal.open_to_read()
+        if journal is None:
+            return
+        try:
+            settled = {record.id: record.settled for record in journal.records()}
+        finally:
+            journal.close()
+        remove_dead(settled.get)
 
 
 def _wanted(run_id: str | None) -> list[RunRecord]:

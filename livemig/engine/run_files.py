@@ -6,14 +6,19 @@ too, which the journal is given when the disk is full.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import re
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 from livemig.core.errors import ControlError, JournalError
 from livemig.engine.journal import journal_folder
 
+BEGINNING_S = 60.0
+"""So long after it took its files a run has written itself down."""
 RESERVED_BYTES = 256 * 1024
 """Far more than a run writes to the journal."""
 _ID = re.compile(r"[0-9a-z][0-9a-z-]{0,31}")
@@ -100,6 +105,20 @@ def is_driven(run_id: str) -> bool:
     finally:
         os.close(descriptor)
     return False
+
+
+def remove_dead(settled: Callable[[str], bool | None]) -> None:
+    """Removes the files of runs that are over, which one that was killed at its very end has left. Raises nothing.
+
+    Args:
+        settled: Whether a run has ended well known; None when nothing is known of it, as of one that begins just now.
+    """
+    with contextlib.suppress(OSError):
+        for path in tuple(runs_folder().glob("*.lock")):
+            over = settled(path.stem) if is_id(path.stem) else False
+            if over or (over is None and time.time() - path.stat().st_mtime > BEGINNING_S):
+                with contextlib.suppress(OSError):
+                    RunFiles(path.stem, _locked(path)).close()
 
 
 def _locked(path: Path) -> int:

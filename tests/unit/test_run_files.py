@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from livemig.core.errors import ControlError, JournalError
-from livemig.engine.run_files import RunFiles, is_driven, is_id, runs_folder
+from livemig.engine.run_files import BEGINNING_S, RunFiles, is_driven, is_id, remove_dead, runs_folder
 
 HOLD = """
 from livemig.engine.run_files import RunFiles
@@ -45,6 +47,22 @@ def test_killed(own_state: Path) -> None:
     files = RunFiles.hold("a1", reserve=False)
     assert is_driven("a1")
     files.close()
+
+
+def test_files_of_runs_that_are_over_go(own_state: Path) -> None:
+    """Not those of a run that is driven, that was cut off, or that begins just now."""
+    driven = RunFiles.hold("a1", reserve=False)
+    for name, age_s in (("a2", 0), ("a3", 0), ("a4", 0), ("a5", 2 * BEGINNING_S)):
+        path = runs_folder() / f"{name}.lock"
+        path.touch()
+        (runs_folder() / f"{name}.sock").touch()
+        os.utime(path, (time.time() - age_s,) * 2)
+
+    remove_dead({"a1": True, "a2": True, "a3": False}.get)
+
+    assert sorted(path.stem for path in runs_folder().glob("*.lock")) == ["a1", "a3", "a4"]
+    assert sorted(path.stem for path in runs_folder().glob("*.sock")) == ["a3", "a4"]
+    driven.close()
 
 
 def test_space_is_given_back(own_state: Path) -> None:

@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from tests.engine.pair import mind_signals
+
 ROOT = Path(__file__).resolve().parents[2]
 KVM = pytest.param("kvm", marks=pytest.mark.kvm)
 
@@ -36,6 +38,7 @@ def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=mind_signals,  # noqa: PLW1509  # no other thread of the tests holds a lock then
     )
 
 

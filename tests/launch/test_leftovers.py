@@ -5,14 +5,20 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from tests.launch.leftovers import end_stale, own_folder, processes_in
 
 
 def sleeping_in(folder: Path) -> subprocess.Popen[bytes]:
-    """A process that names a folder in its command line."""
-    return subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", f"{folder}/a.qmp"])
+    """A process that names a folder in its command line, which it does a moment after it was begun."""
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", f"{folder}/a.qmp"])
+    for _ in range(500):
+        if str(folder) in Path(f"/proc/{process.pid}/cmdline").read_text():
+            break
+        time.sleep(0.01)
+    return process
 
 
 def test_what_runs_in_a_folder_ends_with_it() -> None:

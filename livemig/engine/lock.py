@@ -16,6 +16,8 @@ from livemig.qemu.monitor import Monitor
 LOCK_ID = "livemig"
 """One for all livemigs, so that the second one fails."""
 LOCK_BOUND_S = 2.0
+NO_SUCH_OBJECT = "DeviceNotFound"
+"""The class of ``qom-get``'s error where nothing is at a path (qom/qom-qmp-cmds.c)."""
 SAME_QEMU = "both addresses lead to the same QEMU: give the monitor of the waiting QEMU as --dst-qmp"
 
 
@@ -29,7 +31,9 @@ async def take_lock(side: Side, run_id: str) -> None:
     try:
         await side.monitor.execute("object-add", {"qom-type": "authz-simple", "id": LOCK_ID, "identity": run_id})
     except CommandError as error:
-        holder = await lock_holder(side.monitor)
+        holder = None
+        with contextlib.suppress(CommandError):
+            holder = await lock_holder(side.monitor)
         if holder is None:
             raise RefusedError((f"the {side.name} can't be held for this run: {error.description}",)) from error
         if holder == run_id:
@@ -41,12 +45,14 @@ async def lock_holder(monitor: Monitor) -> str | None:
     """Returns the id of the run that holds a QEMU; None when none does.
 
     Raises:
-        LivemigError: When it does not answer.
+        LivemigError: When it does not answer, or anything else than that there is no lock.
     """
     try:
         what = {"path": f"/objects/{LOCK_ID}", "property": "identity"}
         found = await monitor.execute("qom-get", what, timeout_s=LOCK_BOUND_S)
-    except CommandError:
+    except CommandError as error:
+        if error.error_class != NO_SUCH_OBJECT:
+            raise
         return None
     return str(found)
 

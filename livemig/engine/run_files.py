@@ -62,9 +62,9 @@ class RunFiles:
         path = runs_folder() / f"{run_id}.lock"
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            descriptor = _locked(path)
+            files = cls(run_id, _locked(path))
             if reserve:
-                os.posix_fallocate(descriptor, 0, RESERVED_BYTES)
+                files._reserve()
         except BlockingIOError as error:
             raise ControlError(f"run {run_id} is being driven", run_id=run_id) from error
         except OSError as error:
@@ -73,7 +73,14 @@ class RunFiles:
                 "room on a local disk",
                 path=str(path),
             ) from error
-        return cls(run_id, descriptor)
+        return files
+
+    def _reserve(self) -> None:
+        try:
+            os.posix_fallocate(self._descriptor, 0, RESERVED_BYTES)
+        except OSError:
+            self.close()
+            raise
 
     def free_space(self) -> bool:
         """Gives back the space that was reserved; returns whether there was any."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -63,6 +64,20 @@ def test_files_of_runs_that_are_over_go(own_state: Path) -> None:
     assert sorted(path.stem for path in runs_folder().glob("*.lock")) == ["a1", "a3", "a4"]
     assert sorted(path.stem for path in runs_folder().glob("*.sock")) == ["a3", "a4"]
     driven.close()
+
+
+def test_without_room_nothing_is_left(own_state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lock that was made is gone again, and so is the descriptor."""
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    open_before = len(list(Path("/proc/self/fd").iterdir()))
+    with pytest.raises(JournalError, match="No space left on device"):
+        RunFiles.hold("a1", reserve=True)
+    assert list(runs_folder().iterdir()) == []
+    assert len(list(Path("/proc/self/fd").iterdir())) == open_before
 
 
 def test_space_is_given_back(own_state: Path) -> None:

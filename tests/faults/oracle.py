@@ -83,7 +83,13 @@ def _may_be_lost(trial: Trial, kinds: set[str]) -> bool:
         return True  # looked at more closely where a person's word helps
     if kinds & {"stranger at destination", "stranger with its pid at destination"} and trial.both_completed:
         return True  # struck beside the relay: that its `cont` never arrived is more than livemig can know
-    return "kill destination" in kinds and (trial.ran_at_destination or trial.cont_passed)
+    if "kill destination" not in kinds:
+        return False
+    if trial.ran_at_destination or trial.cont_passed:
+        return True
+    # Killed as its `completed` went by the relay: `cont` was on its way before anybody could know, and got no answer.
+    ends = [trial.run, *trial.recoveries]
+    return trial.both_completed and any("was told to continue" in one.last.get("reason", "") for one in ends if one)
 
 
 def _check_words(trial: Trial, told: str) -> None:

@@ -30,13 +30,14 @@ _CPU_CLOCK_OF_PROCESS = 2
 def user_environment(folder: Path) -> dict[str, str]:
     """Returns the environment of a user's shell: without Python's own settings, and with compiled modules kept.
 
-    A developer's or CI's shell may forbid to write compiled modules; each start would then compile livemig anew.
+    A developer's or CI's shell may forbid to write compiled modules; each start would then compile livemig anew. What
+    livemig learned on this machine before is not taken: with a history it lets a slot go without the cap, say.
 
     Args:
-        folder: Compiled modules are kept there, so that nothing is written into the tree.
+        folder: Compiled modules and what livemig keeps go there, so that nothing is written into the tree.
     """
     kept = {name: value for name, value in os.environ.items() if name in _PATHS or not name.startswith("PYTHON")}
-    return kept | {"PYTHONPYCACHEPREFIX": str(folder / "compiled")}
+    return kept | {"PYTHONPYCACHEPREFIX": str(folder / "compiled"), "XDG_STATE_HOME": str(folder / "state")}
 
 
 def warm_up(folder: Path) -> None:

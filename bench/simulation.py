@@ -194,13 +194,15 @@ class Compared(msgspec.Struct, frozen=True, kw_only=True):
     def of(cls, case: Case, real: tuple[Ended, ...], simulated: tuple[Ended, ...]) -> Compared:
         """Compares by medians."""
         real_downtime_s, simulated_downtime_s = _downtime_s(real), _downtime_s(simulated)
-        known = real_downtime_s is not None and simulated_downtime_s is not None
+        downtime_error_s = None
+        if real_downtime_s is not None and simulated_downtime_s is not None:
+            downtime_error_s = abs(simulated_downtime_s - real_downtime_s)
         return cls(
             case=case.name,
             real=real,
             simulated=simulated,
             total_error_percent=_off_percent(real, simulated, "total_s"),
-            downtime_error_s=abs(simulated_downtime_s - real_downtime_s) if known else None,  # type: ignore[operator]
+            downtime_error_s=downtime_error_s,
             sent_error_percent=_off_percent(real, simulated, "sent_bytes"),
             round_error_count=abs(_median(simulated, "round_count") - _median(real, "round_count")),
             outcome_agrees=_mostly_completed(real) == _mostly_completed(simulated),

@@ -10,7 +10,7 @@ import tomllib
 import types
 from collections.abc import Callable
 from difflib import get_close_matches
-from enum import EnumMeta
+from enum import Enum
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
@@ -74,8 +74,8 @@ def _value(kind: Any, name: str, value: Any, where: str) -> Any:
         return tuple(_struct(arguments[0], one, f"{where}.") for one in value)
     if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
         return _struct(kind, value, f"{where}.")
-    if isinstance(kind, EnumMeta):
-        names = [str(one) for one in kind]  # type: ignore[var-annotated]
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        names = [str(one.value) for one in kind]
         if value not in names:
             raise PlanError(f"{where} = {value!r} is none of {', '.join(names)}")
         return kind(value)

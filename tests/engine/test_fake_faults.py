@@ -135,9 +135,9 @@ async def test_last_words_are_heard_before_it_is_judged(guest_did_it: bool, monk
     pump = Watch._pump
     monkeypatch.setattr(watch, "LAST_WORDS_BOUND_S", 10.0)
 
-    async def pump_late(self: Watch, side: Any, stream: EventStream) -> None:
+    async def pump_late(self: Watch, side: Any, stream: Any) -> None:
         if side == "source":
-            stream = LateStream(stream)  # type: ignore[assignment]
+            stream = LateStream(stream)
         await pump(self, side, stream)
 
     monkeypatch.setattr(Watch, "_pump", pump_late)

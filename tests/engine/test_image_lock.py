@@ -51,6 +51,15 @@ def held(path: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
+async def assert_undone(pair: Pair, report: livemig.Report) -> None:
+    """The guest goes on where it was, whole, and the lock is named as the reason."""
+    assert (report.outcome, report.running_on) == (livemig.Outcome.FAILED, livemig.RunningOn.SOURCE), report
+    assert "lock" in report.reason
+    await pair.assert_runs_only("source")
+    await pair.assert_settings_restored("source")
+    assert (await pair.run_states())["destination"] == "gone"
+
+
 async def test_a_third_qemu_holds_the_disk(waiting_pair: Pair, tmp_path: Path) -> None:
     """The source lets it write too; the destination would not: it never runs, and the guest goes on where it was."""
     pair, path = waiting_pair, image(tmp_path, "raw")
@@ -60,11 +69,7 @@ async def test_a_third_qemu_holds_the_disk(waiting_pair: Pair, tmp_path: Path) -
     third = MachineSettings(paused=True, extra_arguments=disk(path, "raw", shared=True))
     async with Machine(third, folder=pair.folder, name="third"):
         report, _ = await pair.migrate()
-        assert (report.outcome, report.running_on) == (livemig.Outcome.FAILED, livemig.RunningOn.SOURCE), report
-        assert "lock" in report.reason
-        await pair.assert_runs_only("source")
-        await pair.assert_settings_restored("source")
-        assert (await pair.run_states())["destination"] == "gone"
+        await assert_undone(pair, report)
 
 
 @pytest.mark.parametrize("form", ["raw", "qcow2"])
@@ -85,11 +90,7 @@ async def test_a_lock_that_is_off_in_time(
 
         monkeypatch.setattr(Settlement, "_perform", let_go_first)
         report, _ = await pair.migrate()
-    assert (report.outcome, report.running_on) == (livemig.Outcome.FAILED, livemig.RunningOn.SOURCE), report
-    assert "lock" in report.reason
-    await pair.assert_runs_only("source")
-    await pair.assert_settings_restored("source")
-    assert (await pair.run_states())["destination"] == "gone"
+    await assert_undone(pair, report)
 
 
 @pytest.mark.parametrize("form", ["raw", "qcow2"])

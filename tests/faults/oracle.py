@@ -13,6 +13,7 @@ from pathlib import Path
 from livemig.core.errors import GuestError, LivemigError
 from livemig.core.evidence import Side
 from livemig.lab.launched_machine import LaunchedMachine
+from livemig.lab.machine import Machine
 from livemig.qemu.monitor import Monitor
 from tests.engine.pair import migration_settings
 from tests.faults.trial import Ended, Trial
@@ -169,14 +170,14 @@ async def _check_leftovers(trial: Trial, running: list[str], told: str, *, settl
         raise Wrong(f"left behind: {left}: {told}")
 
 
-async def _left_in(machine: object, side: str, trial: Trial, *, settings: bool) -> list[str]:
+async def _left_in(machine: Machine | LaunchedMachine, side: str, trial: Trial, *, settings: bool) -> list[str]:
     left = []
-    path = str(machine.spare_qmp_path)  # type: ignore[attr-defined]
+    path = str(machine.spare_qmp_path)
     async with await Monitor.connect(path, name="test") as monitor:
         objects = await monitor.execute("qom-list", {"path": "/objects"})
         left += [f"the lock in the {side}" for one in objects if one["name"] == "livemig"]
     if settings:
-        found = await migration_settings(machine)  # type: ignore[arg-type]
+        found = await migration_settings(machine)
         before = trial.pair._before[side]
         left += [
             f"{kind} {name} of the {side} is {found[kind].get(name)!r}, was {value!r}"

@@ -186,8 +186,9 @@ async def test_a_late_listener_learns_who_it_is(start_machine: StartMachine) -> 
     try:
         await late.wait_ready(timeout_s=5)
         assert late.banner is not None
+        assert machine.serial.banner is not None
         assert not late.banner.at_boot
-        assert late.banner.page_base == machine.serial.banner.page_base  # type: ignore[union-attr]
+        assert late.banner.page_base == machine.serial.banner.page_base
         assert late.heartbeat.problems == []
         assert late.unreadable_count == 0
     finally:

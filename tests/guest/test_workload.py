@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -60,10 +61,10 @@ def test_the_guest_knows_every_name() -> None:
     ],
     ids=str,
 )
-def test_nonsense_is_refused_by_name(values: dict[str, object], named: str) -> None:
+def test_nonsense_is_refused_by_name(values: dict[str, Any], named: str) -> None:
     """The error says which value and what would do."""
     with pytest.raises(PlanError, match=named):
-        Workload(**values)  # type: ignore[arg-type]
+        Workload(**values)
 
 
 def test_a_workload_that_does_not_fit_is_refused_before_it_runs() -> None:

@@ -113,15 +113,21 @@ async def test_a_host_out_of_reach(between: Between) -> None:
     assert keys_left(run_id) == []
 
 
-async def test_a_person_vouches_for_a_dead_source(between: Between) -> None:
-    """Host A is lost after its QEMU has completed, and livemig with it: the guest goes on at B with a person's word."""
-    await between.start(IDLE, memory_bytes=64 * MiB)
+async def killed_in_the_switchover(between: Between) -> str:
+    """Kills all of livemig while its hook holds the switchover; returns the run's id once the source has completed."""
     options = ("--on-switchover-at", "stopped", "--on-switchover", "sleep 5", "--downtime-limit", "9s")
     run_id = await killed_at(between, "source-stopped", *options)
     async with await Monitor.connect(str(between.source.spare_qmp_path), name="test") as monitor:
         async with asyncio.timeout(30):
             while (await monitor.query_migrate()).status is not MigrationStatus.COMPLETED:
                 await asyncio.sleep(0.01)
+    return run_id
+
+
+async def test_a_person_vouches_for_a_dead_source(between: Between) -> None:
+    """Host A is lost after its QEMU has completed, and livemig with it: the guest goes on at B with a person's word."""
+    await between.start(IDLE, memory_bytes=64 * MiB)
+    run_id = await killed_in_the_switchover(between)
     between.lab.kill_sshd(between.lab.a)
     await between.source.stop()
     (found,) = await livemig.recover(run_id)
@@ -143,12 +149,7 @@ async def test_a_person_vouches_for_a_dead_destination(between: Between) -> None
     """Host B is lost when its QEMU may have been told to run: with a person's word too the source is not continued by
     itself, since the disks may be newer than its memory, and that is said."""
     await between.start(IDLE, memory_bytes=64 * MiB)
-    options = ("--on-switchover-at", "stopped", "--on-switchover", "sleep 5", "--downtime-limit", "9s")
-    run_id = await killed_at(between, "source-stopped", *options)
-    async with await Monitor.connect(str(between.source.spare_qmp_path), name="test") as monitor:
-        async with asyncio.timeout(30):
-            while (await monitor.query_migrate()).status is not MigrationStatus.COMPLETED:
-                await asyncio.sleep(0.01)
+    run_id = await killed_in_the_switchover(between)
     await between.destination.attach()
     pid = between.destination.pid
     between.lab.kill_sshd(between.lab.b)

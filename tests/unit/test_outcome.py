@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -297,12 +298,12 @@ def test_a_verdict_depends_on_a_reading_only_through_its_state():
             assert settle(situation) == judge(folded, spent)
 
 
-def step_for(source: str, destination: str, *spent: Step, **known: object) -> str:
+def step_for(source: str, destination: str, *spent: Step, **known: Any) -> str:
     verdict = settle(
         Situation(
             source=reading(source),
             destination=reading(destination),
-            evidence=Evidence(**known),  # type: ignore[arg-type]
+            evidence=Evidence(**known),
             spent=frozenset(spent),
         )
     )

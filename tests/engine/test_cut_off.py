@@ -10,6 +10,7 @@ import livemig
 from livemig.engine import recovery
 from livemig.engine.foresight import Foresight
 from livemig.engine.handover import Handover
+from livemig.engine.run_files import runs_folder
 from tests.engine.pair import IDLE, QUICK, Pair
 
 pytestmark = pytest.mark.qemu
@@ -66,3 +67,17 @@ async def test_a_cancel_before_the_beginning_is_obeyed(waiting_pair: Pair) -> No
         await followed(migration)
     await pair.assert_settings_restored("source", "destination")
     await pair.assert_runs_only("source")
+
+
+async def test_a_kill_at_the_very_end_leaves_no_file_for_good(waiting_pair: Pair) -> None:
+    """The run's end was written down, its lock file was not removed any more: the next recovery does it."""
+    pair = waiting_pair
+    await pair.start(IDLE)
+    report, _ = await pair.migrate()
+    path = runs_folder() / f"{report.id}.lock"
+    assert not path.exists()
+    path.touch()
+
+    assert await recovery.recover() == ()
+
+    assert not path.exists()

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from livemig.core.calibration import Calibration, stretched
 from livemig.core.dirty_curve import CurveTable
+from livemig.core.foreseen_probe import Foreseen
 from livemig.core.pace import Pace
 from livemig.core.plan import Plan, Prefer
 from livemig.core.prediction import Forecast, Interval
@@ -70,6 +71,7 @@ class Expectations(NamedTuple):
         capped: Whether the copy runs under a cap, so that QEMU looks once a slot.
         deadline_s: The deadline; None is none.
         pace: How the guest's pace wavers.
+        foreseen: What tells when the policy lifts the cap for a slot; None where it never does.
     """
 
     curves: CurveTable
@@ -82,6 +84,7 @@ class Expectations(NamedTuple):
     capped: bool
     deadline_s: float | None
     pace: Pace
+    foreseen: Foreseen | None = None
 
 
 class Reached(NamedTuple):
@@ -316,6 +319,7 @@ def _course(expected: Expectations, horizon_s: float, counted_s: Array) -> Cours
         pace=expected.pace,
         horizon_s=horizon_s,
         counted_s=counted_s,
+        foreseen=expected.foreseen,
     )
 
 

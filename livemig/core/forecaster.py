@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from math import inf
 from typing import Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from livemig.core.calibration import calibrate, kind_of
 from livemig.core.dirty_curve import CurveTable, fit_curves, normal_strata
@@ -29,14 +31,19 @@ from livemig.core.forecast import (
     summarise,
 )
 from livemig.core.foreknowledge import Foreknowledge
+from livemig.core.foreseen_probe import Foreseen
 from livemig.core.link import Link
 from livemig.core.observation import Observation
 from livemig.core.pace import TIME_UNKNOWN_S, Pace, pace_of
 from livemig.core.past import PastMigration
 from livemig.core.plan import Plan
 from livemig.core.prediction import Forecast
+from livemig.core.probe_slot import CAP_EXCESS_RATIO, most_carried_bytes_s, needed_most_bytes_s
 from livemig.core.rounds import Round
 from livemig.core.scan import CAPPED_SLOT_S, PAGE_SENT_BYTES, SEGMENT_COUNT, Particles
+from livemig.core.slots import CAP_SHARE
+
+Array = NDArray[np.float64]
 
 PAGE_BYTES = 4096
 CURVE_COUNT = 32
@@ -97,6 +104,9 @@ class Forecaster:
         self._compared: CurveTable | None = None
         self._compared_count = 0
         self._round: Round | None = None
+        self._left_pages: list[float] = []
+        self._passed_pages = 0.0
+        self._probed = False
         self._observation: Observation | None = None
         self._last: tuple[float, Reached] | None = None
 
@@ -132,13 +142,18 @@ class Forecaster:
         self._scanned_pages = (observation.zero_pages or 0) - ((previous and previous.zero_pages) or 0)
         throughput_bytes_s = observation.throughput_bytes_s
         new = previous is None or throughput_bytes_s != previous.throughput_bytes_s
-        if throughput_bytes_s and new and observation.time_s > SLOT_AFTER_S:
+        if throughput_bytes_s and throughput_bytes_s > CAP_EXCESS_RATIO * (self._plan.bandwidth_bytes_s or inf):
+            self._probed = True  # nothing else exceeds the cap so far
+        elif throughput_bytes_s and new and observation.time_s > SLOT_AFTER_S:
             self._link.observe_slot(throughput_bytes_s, fresh=self._round is None)
 
     def round_completed(self, finished: Round) -> None:
         """Takes a pass that ended, and what the sync at its end found."""
         fresh_pages = finished.newly_dirtied_bytes / PAGE_BYTES
         old_pages = max(finished.remaining_bytes / PAGE_BYTES - fresh_pages, 0.0)
+        if self._left_pages:
+            self._passed_pages += max(self._left_pages[-1] - old_pages, 0.0)
+        self._left_pages.append(finished.remaining_bytes / PAGE_BYTES)
         period_s = finished.duration_s + (finished.start_s if finished.number == 1 else 0.0)
         if finished.number == 1 and not self._touched_known:
             sent_pages = min(finished.sent_bytes / PAGE_BYTES, self._page_count)
@@ -180,7 +195,12 @@ class Forecaster:
     def snapshot(self) -> Self:
         """Returns one that knows the same and learns nothing more of what this one is told."""
         taken = copy.copy(self)
-        vars(taken).update(_samples=list(self._samples), _residuals=list(self._residuals), _link=self._link.snapshot())
+        vars(taken).update(
+            _samples=list(self._samples),
+            _residuals=list(self._residuals),
+            _left_pages=list(self._left_pages),
+            _link=self._link.snapshot(),
+        )
         return taken
 
     def forecast(self, at: str, time_s: float) -> Forecast:
@@ -234,6 +254,21 @@ class Forecaster:
             capped=self._plan.bandwidth_bytes_s is not None,
             deadline_s=self._plan.deadline_s,
             pace=self._pace._replace(deviation=self._phase_deviation()),
+            foreseen=self._foreseen(running_bytes_s),
+        )
+
+    def _foreseen(self, running_bytes_s: Array) -> Foreseen | None:
+        """What the policy will lift the cap by, for a slot; None where it did, or never would."""
+        cap_bytes_s = self._plan.bandwidth_bytes_s
+        known_bytes_s = most_carried_bytes_s(self._past, self._hosts)
+        if cap_bytes_s is None or self._probed or not known_bytes_s:
+            return None
+        return Foreseen(
+            needed_most_pages_s=needed_most_bytes_s(known_bytes_s) / PAGE_SENT_BYTES,
+            held=running_bytes_s >= CAP_SHARE * cap_bytes_s,
+            left_pages=tuple(self._left_pages),
+            passed_pages=self._passed_pages,
+            first_pages=self._left_pages[0] if self._left_pages else 0.0,
         )
 
     def _start(self, expected: Expectations) -> Particles:

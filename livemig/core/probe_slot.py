@@ -6,8 +6,11 @@ and QEMU is told nothing that could be out of date. Sent at most once a run, and
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from livemig.core.foreknowledge import Foreknowledge
 from livemig.core.observation import Observation
+from livemig.core.past import PastMigration
 
 SLOT_S = 0.1
 COMPARED_S = 0.06
@@ -24,6 +27,18 @@ ROOM_RATIO = 1.25
 """What the link is known to have carried must be more than what is needed by so much: no probe for a maybe."""
 
 
+def most_carried_bytes_s(past: Sequence[PastMigration], hosts: str) -> float:
+    """Returns the most that the link between these hosts is known to have carried; 0 where nothing tells."""
+    between = [one for one in past if hosts and one.hosts == hosts]
+    rates = [rate for one in between for rate in (one.throughput_bytes_s, one.switchover_bytes_s) if rate]
+    return max(rates, default=0.0)
+
+
+def needed_most_bytes_s(known_bytes_s: float) -> float:
+    """Returns what the last step may need at most, of a link that has carried so much, for the slot to decide."""
+    return SAFE_RATIO * known_bytes_s / ROOM_RATIO
+
+
 class ProbeSlot:
     """Whether it was sent.
 
@@ -33,9 +48,7 @@ class ProbeSlot:
 
     def __init__(self, known: Foreknowledge) -> None:
         """Takes what is known beforehand: how fast the link between these hosts was."""
-        between = [one for one in known.past if known.hosts and one.hosts == known.hosts]
-        rates = [rate for one in between for rate in (one.throughput_bytes_s, one.switchover_bytes_s) if rate]
-        self._known_bytes_s = max(rates, default=0.0)
+        self._known_bytes_s = most_carried_bytes_s(known.past, known.hosts)
         self.lifted = False
         self._began_s: float | None = None
         self._ended_s = 0.0
@@ -50,8 +63,8 @@ class ProbeSlot:
             needed_bytes_s: What the last step needs so that the limit is kept.
             shown_bytes_s: What this run's own slots were at most.
         """
-        known_bytes_s = SAFE_RATIO * max(self._known_bytes_s, shown_bytes_s)
-        if self._began_s is not None or known_bytes_s < ROOM_RATIO * needed_bytes_s:
+        known_bytes_s = max(self._known_bytes_s, shown_bytes_s)
+        if self._began_s is not None or needed_bytes_s > needed_most_bytes_s(known_bytes_s):
             return False
         self._began_s, self.lifted = time_s, True
         return True

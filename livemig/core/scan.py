@@ -18,7 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from livemig.core.dirty_curve import CurveTable
+from livemig.core.foreseen_probe import REACTION_S, Foreseen, Probing
 from livemig.core.pace import Pace, averaging, uniform
+from livemig.core.probe_slot import SAFE_RATIO, SLOT_S
 
 Array = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -91,6 +93,7 @@ class Course(NamedTuple):
         horizon_s: When to give up.
         counted_s: When QEMU has counted the first slot that was not the guard's, shape (M,): before, its threshold is
             next to nothing, for it is that slot's throughput times the limit.
+        foreseen: What tells when the cap is lifted for a slot; None where it never is.
     """
 
     curves: CurveTable
@@ -102,6 +105,7 @@ class Course(NamedTuple):
     pace: Pace
     horizon_s: float
     counted_s: Array
+    foreseen: Foreseen | None = None
 
 
 class Rolled(NamedTuple):
@@ -128,8 +132,9 @@ def roll(start: Particles, course: Course, generator: np.random.Generator) -> Ro
     """Rolls the particles on from just after a sync until each has switched over, or was given up."""
     state = start
     count = len(start.slot_s)
-    quota_pages = course.running_bytes_s * course.slot_s / PAGE_SENT_BYTES + OVERSHOOT_PAGES
-    counted_pages = quota_pages * course.limit_s / course.slot_s
+    capped_pages = course.running_bytes_s * course.slot_s / PAGE_SENT_BYTES + OVERSHOOT_PAGES
+    probing = course.foreseen and Probing(course.foreseen, course.curves, capped_pages / course.slot_s, course.limit_s)
+    gear = _gear(state, course, capped_pages, probing)
     levels = course.pace.quantiles()
     phase = generator.standard_normal(count)
     going = np.ones(count, dtype=bool)
@@ -138,15 +143,13 @@ def roll(start: Particles, course: Course, generator: np.random.Generator) -> Ro
     for _ in range(SYNCS_MOST):
         now_s = state.slot_s + state.used_s
         left_pages = state.known_pages.sum(axis=1)
-        counted = now_s > course.counted_s - 1e-9
-        threshold_pages = np.where(counted, counted_pages, np.minimum(counted_pages, GUARD_THRESHOLD_PAGES))
-        done = going & (left_pages < threshold_pages)
+        done = going & (left_pages < gear.threshold_pages)
         converged |= done
         going &= ~done & (now_s < course.horizon_s)
         if not going.any():
             break
         ahead = _ahead(state)
-        slots, spent, used = _until_look(state, ahead, left_pages - threshold_pages, quota_pages, counted)
+        slots, spent, used = _until_look(state, ahead, left_pages - gear.threshold_pages, gear)
         slots, spent = np.where(going, slots, 0.0), np.where(going, spent, 0.0)
         used = np.where(going, used, state.used_pages)
         walked, scanned = _walk(state, ahead, spent)
@@ -154,7 +157,7 @@ def roll(start: Particles, course: Course, generator: np.random.Generator) -> Ro
         spent_s = spent_s + scanned * ZERO_SCAN_S
         in_slot_s = spent_s * np.clip(used / np.maximum(spent, 1e-9), 0.0, 1.0)
         used_s = np.where(slots > 0, in_slot_s, state.used_s + spent_s)
-        slots_s = slots * (course.slot_s + SLOT_LATE_S) - np.where(slots > 0, state.short_s, 0.0)
+        slots_s = slots * (gear.slot_s + SLOT_LATE_S) - np.where(slots > 0, state.short_s, 0.0)
         slot_s = state.slot_s + np.maximum(slots_s, np.where(slots > 0, state.used_s + spent_s - used_s, 0.0))
         passed_s = np.where(going, slot_s + used_s + SYNC_S - now_s, 0.0)
         phase = _next_phase(phase, passed_s, course, generator)
@@ -167,12 +170,76 @@ def roll(start: Particles, course: Course, generator: np.random.Generator) -> Ro
             guest_time_s=state.guest_time_s + passed_s * pace,
             sent_bytes=state.sent_bytes + spent * PAGE_SENT_BYTES,
         )
-        looks = counted | (state.known_pages.sum(axis=1) < counted_pages)
-        state = sync(state, course.curves, going & looks)
-        syncs += going & looks
+        each, gear = gear.each, _gear(state, course, capped_pages, probing)
+        looks = going & (each | (state.known_pages.sum(axis=1) < gear.threshold_pages))
+        state = sync(state, course.curves, looks)
+        syncs += looks
+        if probing is not None:
+            state = _probed(state, probing, course, capped_pages, spent, looks)
+            gear = _gear(state, course, capped_pages, probing)
     left_pages = (state.known_pages * state.page_costs).sum(axis=1)
     now_s = np.minimum(state.slot_s + state.used_s, course.horizon_s)
     return Rolled(converged, now_s, left_pages, state.fresh_pages.sum(axis=1), state.sent_bytes, syncs)
+
+
+class _Gear(NamedTuple):
+    """What a slot is, now.
+
+    Attributes:
+        slot_s: How long it is, shape (M,).
+        quota_pages: What goes out in it at most, shape (M,).
+        threshold_pages: With less left than that QEMU syncs, and switches over, shape (M,).
+        each: Whether the threshold is the same for slots to come, so that many can be taken at once, shape (M,).
+    """
+
+    slot_s: Array
+    quota_pages: Array
+    threshold_pages: Array
+    each: Flags
+
+
+def _gear(state: Particles, course: Course, capped_pages: Array, probing: Probing | None) -> _Gear:
+    """The first slot has the guard's threshold; without the cap it is the one that was counted before, for a slot."""
+    now_s = state.slot_s + state.used_s
+    counted_pages = capped_pages * course.limit_s / course.slot_s
+    counted = now_s > course.counted_s - 1e-9
+    threshold_pages = np.where(counted, counted_pages, np.minimum(counted_pages, GUARD_THRESHOLD_PAGES))
+    slot_s = np.full(len(now_s), course.slot_s)
+    if probing is None or not probing.lifted.any():
+        return _Gear(slot_s, capped_pages, threshold_pages, counted)
+    shown = now_s - probing.lifted_s >= SLOT_S
+    free_pages_s = course.burst_bytes_s / PAGE_SENT_BYTES
+    allowed_pages = SAFE_RATIO * np.where(shown, free_pages_s * course.limit_s, counted_pages)
+    return _Gear(
+        np.where(probing.lifted, FREE_SLOT_S, slot_s),
+        np.where(probing.lifted, free_pages_s * FREE_SLOT_S, capped_pages),
+        np.where(probing.lifted, allowed_pages, threshold_pages),
+        counted & ~probing.lifted,
+    )
+
+
+def _probed(
+    state: Particles, probing: Probing, course: Course, capped_pages: Array, sent_pages: Array, synced: Flags
+) -> Particles:
+    """Lifts the cap where the rule would, and takes it back; a slot begins with either."""
+    probing.walked(sent_pages)
+    now_s = state.slot_s + state.used_s
+    back = probing.passed(now_s)
+    begins = probing.synced(synced, state.known_pages.sum(axis=1))
+    if not (begins | back).any():
+        return state
+    burst_s = (capped_pages - state.used_pages) * PAGE_SENT_BYTES / course.burst_bytes_s
+    asleep_s = np.maximum(course.slot_s + SLOT_LATE_S - state.used_s, 0.0)
+    waits_s = np.where(begins & (burst_s < REACTION_S), asleep_s, 0.0)
+    probing.lift(begins, now_s + waits_s)
+    new = begins | back
+    return state._replace(
+        slot_s=np.where(new, now_s + waits_s, state.slot_s),
+        short_s=np.where(new, 0.0, state.short_s),
+        used_pages=np.where(new, 0.0, state.used_pages),
+        used_s=np.where(new, 0.0, state.used_s),
+        guest_time_s=state.guest_time_s + waits_s,
+    )
 
 
 def _sending_s(spent: Array, fresh: Array, course: Course) -> Array:
@@ -181,21 +248,20 @@ def _sending_s(spent: Array, fresh: Array, course: Course) -> Array:
     return np.asarray(fresh_s + np.maximum(spent - fresh, 0.0) * PAGE_SENT_BYTES / course.burst_bytes_s, dtype=float)
 
 
-def _until_look(
-    state: Particles, ahead: _Ahead, above_pages: Array, quota_pages: Array, counted: Flags
-) -> tuple[Array, Array, Array]:
-    """Returns the slots that end, the quota spent, and what of the last slot's is used, when QEMU next syncs.
+def _until_look(state: Particles, ahead: _Ahead, above_pages: Array, gear: _Gear) -> tuple[Array, Array, Array]:
+    """Returns the slots that end, the quota spent, and what of the last slot's is used, when QEMU next looks.
 
-    That is at the first slot's begin at which what is left is below the threshold, or at once when nothing is left.
-    The threshold is another one at the begin of the next slot where none was counted before.
+    That is at the first slot's begin at which what is left is below the threshold, or at once when nothing is left; at
+    the next slot's begin where the threshold may be another one then.
     """
+    quota_pages = gear.quota_pages
     known, costs = ahead.known_pages, ahead.page_costs
     pages_before = known.cumsum(axis=1) - known
     shares = _within_1((above_pages[:, None] - pages_before) / np.maximum(known, 1e-12))
     needed = (shares * known * costs).sum(axis=1)
     whole = (known * costs).sum(axis=1)
     unused = quota_pages - state.used_pages
-    slots = np.where(counted, np.maximum(np.ceil((needed - unused) / quota_pages - 1e-9), 0.0), 0.0)
+    slots = np.where(gear.each, np.maximum(np.ceil((needed - unused) / quota_pages - 1e-9), 0.0), 0.0)
     spent = unused + slots * quota_pages
     empties = whole <= spent
     slots_emptied = np.maximum(np.ceil((whole - unused) / quota_pages - 1e-9), 0.0)

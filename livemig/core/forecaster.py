@@ -34,7 +34,7 @@ from livemig.core.foreknowledge import Foreknowledge
 from livemig.core.foreseen_probe import Foreseen
 from livemig.core.link import Link
 from livemig.core.observation import Observation
-from livemig.core.pace import TIME_UNKNOWN_S, Pace, pace_of
+from livemig.core.pace import TIME_UNKNOWN_S, Pace, pace_of, wavering
 from livemig.core.past import PastMigration
 from livemig.core.plan import Plan
 from livemig.core.prediction import Forecast
@@ -239,7 +239,11 @@ class Forecaster:
     def _expectations(self, generator: np.random.Generator) -> Expectations:
         normal = normal_strata(generator, PARTICLE_COUNT, 3)
         curves = fit_curves(
-            self._samples, self._page_count, count=CURVE_COUNT, generator=generator, prior=self._prior
+            wavering(self._samples, self._pace),
+            self._page_count,
+            count=CURVE_COUNT,
+            generator=generator,
+            prior=self._prior,
         ).repeated(PARTICLE_COUNT // CURVE_COUNT)
         running_bytes_s = self._link.running_bytes_s(normal[:, 0])
         given_s = self._plan.fixed_downtime_s
@@ -333,7 +337,7 @@ class Forecaster:
             generator = np.random.default_rng(self._seed)
             self._compared_count = round_count
             self._compared = fit_curves(
-                self._samples, self._page_count, count=1, generator=generator, prior=self._prior
+                wavering(self._samples, self._pace), self._page_count, count=1, generator=generator, prior=self._prior
             )
         predicted_pages = float(self._compared.dirtied_pages(np.array([[period_s]]))[0, 0])
         if predicted_pages > 16 and dirtied_pages > 16:

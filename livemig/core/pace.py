@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from statistics import NormalDist
 from typing import NamedTuple
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -72,6 +73,27 @@ def averaging(periods: Array) -> Array:
     """Returns what share of the pace's variance its mean over a period has; the period in units of the pace's time."""
     x = np.maximum(periods, 1e-6)
     return np.asarray(np.where(x < 1e-3, 1.0, 2.0 / x * (1.0 + np.expm1(-x) / x)), dtype=float)
+
+
+def wavering(samples: Sequence[DirtySample], pace: Pace) -> list[DirtySample]:
+    """Returns the samples with what the guest's pace adds to the deviation of each.
+
+    It is a share of what is dirtied on average in such a time, and not of what this one sample was: of a guest that
+    writes in bursts one that met a pause would else count for exact, and for more than all others.
+    """
+    if pace.deviation < BURSTS_DEVIATION or not samples:
+        return list(samples)
+    groups = _by_period(samples)
+    periods_s = [group[0].periods_s[0] for group in groups]
+    means = np.maximum.accumulate([float(np.mean([one.dirtied_pages for one in group])) for group in groups])
+    found = []
+    for sample in samples:
+        period_s = float(np.dot(sample.periods_s, sample.weights))
+        mean_pages = float(np.interp(period_s, periods_s, means))
+        share = pace.deviation * float(np.sqrt(averaging(np.array(period_s / pace.time_s))))
+        deviation_pages = float(np.hypot(sample.deviation_pages, share * mean_pages))
+        found.append(msgspec.structs.replace(sample, deviation_pages=deviation_pages))
+    return found
 
 
 def uniform(normal: Array) -> Array:

@@ -90,7 +90,7 @@ def wavering(samples: Sequence[DirtySample], pace: Pace) -> list[DirtySample]:
     for sample in samples:
         period_s = float(np.dot(sample.periods_s, sample.weights))
         mean_pages = float(np.interp(period_s, periods_s, means))
-        share = pace.deviation * float(np.sqrt(averaging(np.array(period_s / pace.time_s))))
+        share = pace.deviation * float(averaging(np.array(period_s / pace.time_s)))
         deviation_pages = float(np.hypot(sample.deviation_pages, share * mean_pages))
         found.append(msgspec.structs.replace(sample, deviation_pages=deviation_pages))
     return found

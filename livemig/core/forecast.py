@@ -30,6 +30,7 @@ from livemig.core.scan import (
     sync,
 )
 from livemig.core.settings import guard_bytes_s
+from livemig.core.switchover import FRESH_RATIO, much_is_fresh
 
 Array = NDArray[np.float64]
 
@@ -205,7 +206,10 @@ def reach(start: Particles, expected: Expectations, generator: np.random.Generat
     else:
         horizon_s = expected.deadline_s
     counted_s = start.slot_s + CAPPED_SLOT_S - start.short_s if begins else np.zeros(len(start.slot_s))
-    rolled = roll(start, _course(expected, horizon_s, counted_s), generator)
+    course = _course(expected, horizon_s, counted_s)
+    if begins and much_is_fresh(course.limit_s, expected.running_bytes_s.max(), start.known_pages[0].sum() * 4096):
+        course = course._replace(copying_share=FRESH_RATIO)
+    rolled = roll(start, course, generator)
     rest_bytes = rolled.left_pages * PAGE_SENT_BYTES
     downtime_s = _last_step_s(expected, rolled.left_pages, rolled.fresh_pages)
     return Reached(rolled.converged, rolled.time_s + downtime_s, downtime_s, rolled.sent_bytes + rest_bytes)

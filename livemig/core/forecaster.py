@@ -39,7 +39,7 @@ from livemig.core.past import PastMigration
 from livemig.core.plan import Plan
 from livemig.core.prediction import Forecast
 from livemig.core.probe_slot import CAP_EXCESS_RATIO, most_carried_bytes_s, needed_most_bytes_s
-from livemig.core.rounds import Round
+from livemig.core.rounds import Round, dirtied_bytes
 from livemig.core.scan import CAPPED_SLOT_S, PAGE_SENT_BYTES, SEGMENT_COUNT, Particles
 from livemig.core.slots import CAP_SHARE
 
@@ -151,15 +151,12 @@ class Forecaster:
         """Takes a pass that ended, and what the sync at its end found."""
         fresh_pages = finished.newly_dirtied_bytes / PAGE_BYTES
         old_pages = max(finished.remaining_bytes / PAGE_BYTES - fresh_pages, 0.0)
-        if self._left_pages:
-            self._passed_pages += max(self._left_pages[-1] - old_pages, 0.0)
-        self._left_pages.append(finished.remaining_bytes / PAGE_BYTES)
         period_s = finished.duration_s + (finished.start_s if finished.number == 1 else 0.0)
         if finished.number == 1 and not self._touched_known:
             sent_pages = min(finished.sent_bytes / PAGE_BYTES, self._page_count)
             self._touched_pages = np.full(SEGMENT_COUNT, max(sent_pages, 1.0) / SEGMENT_COUNT)
-        seen_share = 1.0 - min(old_pages / max(self._page_count, 1.0), 0.9)
-        dirtied_pages = fresh_pages / seen_share
+        before_pages = self._left_pages[-1] if self._left_pages else self._page_count
+        dirtied_pages = dirtied_bytes(finished, before_pages * PAGE_BYTES) / PAGE_BYTES
         self._note_residual(period_s, dirtied_pages)
         self._samples.append(
             DirtySample(
@@ -171,6 +168,8 @@ class Forecaster:
                 + 0.2 * old_pages * min(1.0, dirtied_pages / self._page_count),
             )
         )
+        self._passed_pages += max(before_pages - old_pages, 0.0) if self._left_pages else 0.0
+        self._left_pages.append(finished.remaining_bytes / PAGE_BYTES)
         self._used_bytes = self._quota_used_bytes(finished, old_pages)
         emptied = self._plan.bandwidth_bytes_s is not None and old_pages <= EMPTIED_PAGES
         self._slot_scanned_pages = float(max(self._scanned_pages, 0)) if emptied else 0.0

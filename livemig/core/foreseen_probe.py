@@ -1,4 +1,4 @@
-"""The slot without the cap, foreseen: when the rule of `livemig.core.switchover` will send it, for many particles at once.
+"""The slot without the cap, foreseen: when `livemig.core.switchover` will send it, for many particles at once.
 
 The rule looks at each round as it ends, and so does this at each sync of `livemig.core.scan`. It lifts the cap after
 the first copy, when what is left comes down no more, does not fit, and the link is known to carry what would.

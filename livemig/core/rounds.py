@@ -33,6 +33,22 @@ class Round(msgspec.Struct, frozen=True, kw_only=True):
     throughput_bytes_s: float
 
 
+MOST_OLD_SHARE = 0.5
+"""What a round sent of what it began with stands for the rest, unless that is most of it: a hot set lies together."""
+
+
+def dirtied_bytes(finished: Round, before_bytes: float) -> float:
+    """What was dirtied in a round, had all of what was left before it been sent in it: the rest is no other.
+
+    Args:
+        finished: The round.
+        before_bytes: What was left as it began; all memory before the first.
+    """
+    old_bytes = max(finished.remaining_bytes - finished.newly_dirtied_bytes, 0)
+    old_share = old_bytes / max(before_bytes, 1.0)
+    return finished.newly_dirtied_bytes / (1.0 - old_share if old_share < MOST_OLD_SHARE else 1.0)
+
+
 class RoundTracker:
     """Turns observations into rounds.
 

@@ -94,6 +94,7 @@ class Course(NamedTuple):
         counted_s: When QEMU has counted the first slot that was not the guard's, shape (M,): before, its threshold is
             next to nothing, for it is that slot's throughput times the limit.
         foreseen: What tells when the cap is lifted for a slot; None where it never is.
+        copying_share: What of the limit the policy uses until the first copy has ended; 1 after it.
     """
 
     curves: CurveTable
@@ -106,6 +107,7 @@ class Course(NamedTuple):
     horizon_s: float
     counted_s: Array
     foreseen: Foreseen | None = None
+    copying_share: float = 1.0
 
 
 class Rolled(NamedTuple):
@@ -132,9 +134,8 @@ def roll(start: Particles, course: Course, generator: np.random.Generator) -> Ro
     """Rolls the particles on from just after a sync until each has switched over, or was given up."""
     state = start
     count = len(start.slot_s)
-    capped_pages = course.running_bytes_s * course.slot_s / PAGE_SENT_BYTES + OVERSHOOT_PAGES
-    probing = course.foreseen and Probing(course.foreseen, course.curves, capped_pages / course.slot_s, course.limit_s)
-    gear = _gear(state, course, capped_pages, probing)
+    slots = _Slots(course)
+    slot = slots.at(state)
     levels = course.pace.quantiles()
     phase = generator.standard_normal(count)
     going = np.ones(count, dtype=bool)
@@ -143,103 +144,119 @@ def roll(start: Particles, course: Course, generator: np.random.Generator) -> Ro
     for _ in range(SYNCS_MOST):
         now_s = state.slot_s + state.used_s
         left_pages = state.known_pages.sum(axis=1)
-        done = going & (left_pages < gear.threshold_pages)
+        done = going & (left_pages < slot.threshold_pages)
         converged |= done
         going &= ~done & (now_s < course.horizon_s)
         if not going.any():
             break
         ahead = _ahead(state)
-        slots, spent, used = _until_look(state, ahead, left_pages - gear.threshold_pages, gear)
-        slots, spent = np.where(going, slots, 0.0), np.where(going, spent, 0.0)
+        ended, spent, used = _until_look(state, ahead, left_pages, slot)
+        ended, spent = np.where(going, ended, 0.0), np.where(going, spent, 0.0)
         used = np.where(going, used, state.used_pages)
         walked, scanned = _walk(state, ahead, spent)
         spent_s = _sending_s(spent, state.fresh_pages.sum(axis=1) - walked.fresh_pages.sum(axis=1), course)
         spent_s = spent_s + scanned * ZERO_SCAN_S
         in_slot_s = spent_s * np.clip(used / np.maximum(spent, 1e-9), 0.0, 1.0)
-        used_s = np.where(slots > 0, in_slot_s, state.used_s + spent_s)
-        slots_s = slots * (gear.slot_s + SLOT_LATE_S) - np.where(slots > 0, state.short_s, 0.0)
-        slot_s = state.slot_s + np.maximum(slots_s, np.where(slots > 0, state.used_s + spent_s - used_s, 0.0))
+        used_s = np.where(ended > 0, in_slot_s, state.used_s + spent_s)
+        slots_s = ended * (slot.length_s + SLOT_LATE_S) - np.where(ended > 0, state.short_s, 0.0)
+        slot_s = state.slot_s + np.maximum(slots_s, np.where(ended > 0, state.used_s + spent_s - used_s, 0.0))
         passed_s = np.where(going, slot_s + used_s + SYNC_S - now_s, 0.0)
         phase = _next_phase(phase, passed_s, course, generator)
         pace = 1.0 + (_level(levels, phase) - 1.0) * np.sqrt(averaging(passed_s / course.pace.time_s))
         state = walked._replace(
             slot_s=slot_s,
-            short_s=np.where(slots > 0, 0.0, state.short_s),
+            short_s=np.where(ended > 0, 0.0, state.short_s),
             used_pages=used,
             used_s=used_s,
             guest_time_s=state.guest_time_s + passed_s * pace,
             sent_bytes=state.sent_bytes + spent * PAGE_SENT_BYTES,
         )
-        each, gear = gear.each, _gear(state, course, capped_pages, probing)
-        looks = going & (each | (state.known_pages.sum(axis=1) < gear.threshold_pages))
+        steady, slot = slot.steady, slots.at(state)
+        looks = going & (steady | (state.known_pages.sum(axis=1) < slot.threshold_pages))
         state = sync(state, course.curves, looks)
         syncs += looks
-        if probing is not None:
-            state = _probed(state, probing, course, capped_pages, spent, looks)
-            gear = _gear(state, course, capped_pages, probing)
+        state, slot = slots.synced(state, spent, looks, slot)
     left_pages = (state.known_pages * state.page_costs).sum(axis=1)
     now_s = np.minimum(state.slot_s + state.used_s, course.horizon_s)
     return Rolled(converged, now_s, left_pages, state.fresh_pages.sum(axis=1), state.sent_bytes, syncs)
 
 
-class _Gear(NamedTuple):
-    """What a slot is, now.
+class _Slot(NamedTuple):
+    """What the slot under way is; each of shape (M,).
 
     Attributes:
-        slot_s: How long it is, shape (M,).
-        quota_pages: What goes out in it at most, shape (M,).
-        threshold_pages: With less left than that QEMU syncs, and switches over, shape (M,).
-        each: Whether the threshold is the same for slots to come, so that many can be taken at once, shape (M,).
+        length_s: How long it is.
+        quota_pages: What goes out in it at most.
+        threshold_pages: With less left than that QEMU syncs, and switches over.
+        steady: Whether the next slots are alike, so that many can be taken at once.
     """
 
-    slot_s: Array
+    length_s: Array
     quota_pages: Array
     threshold_pages: Array
-    each: Flags
+    steady: Flags
 
 
-def _gear(state: Particles, course: Course, capped_pages: Array, probing: Probing | None) -> _Gear:
-    """The first slot has the guard's threshold; without the cap it is the one that was counted before, for a slot."""
-    now_s = state.slot_s + state.used_s
-    counted_pages = capped_pages * course.limit_s / course.slot_s
-    counted = now_s > course.counted_s - 1e-9
-    threshold_pages = np.where(counted, counted_pages, np.minimum(counted_pages, GUARD_THRESHOLD_PAGES))
-    slot_s = np.full(len(now_s), course.slot_s)
-    if probing is None or not probing.lifted.any():
-        return _Gear(slot_s, capped_pages, threshold_pages, counted)
-    shown = now_s - probing.lifted_s >= SLOT_S
-    free_pages_s = course.burst_bytes_s / PAGE_SENT_BYTES
-    allowed_pages = SAFE_RATIO * np.where(shown, free_pages_s * course.limit_s, counted_pages)
-    return _Gear(
-        np.where(probing.lifted, FREE_SLOT_S, slot_s),
-        np.where(probing.lifted, free_pages_s * FREE_SLOT_S, capped_pages),
-        np.where(probing.lifted, allowed_pages, threshold_pages),
-        counted & ~probing.lifted,
-    )
+class _Slots:
+    """What slots are, one after the other, by QEMU's rules and by what the policy tells QEMU meanwhile."""
 
+    def __init__(self, course: Course) -> None:
+        self._course = course
+        self._capped_pages = course.running_bytes_s * course.slot_s / PAGE_SENT_BYTES + OVERSHOOT_PAGES
+        pages_s = self._capped_pages / course.slot_s
+        self._free_pages_s = course.burst_bytes_s / PAGE_SENT_BYTES
+        self._allowed_pages = pages_s * course.limit_s
+        self._copying_pages = course.copying_share * self._allowed_pages
+        self._copying = np.asarray(course.copying_share < 1.0)
+        self._probing = course.foreseen and Probing(course.foreseen, course.curves, pages_s, course.limit_s)
 
-def _probed(
-    state: Particles, probing: Probing, course: Course, capped_pages: Array, sent_pages: Array, synced: Flags
-) -> Particles:
-    """Lifts the cap where the rule would, and takes it back; a slot begins with either."""
-    probing.walked(sent_pages)
-    now_s = state.slot_s + state.used_s
-    back = probing.passed(now_s)
-    begins = probing.synced(synced, state.known_pages.sum(axis=1))
-    if not (begins | back).any():
-        return state
-    burst_s = (capped_pages - state.used_pages) * PAGE_SENT_BYTES / course.burst_bytes_s
-    asleep_s = np.maximum(course.slot_s + SLOT_LATE_S - state.used_s, 0.0)
-    waits_s = np.where(begins & (burst_s < REACTION_S), asleep_s, 0.0)
-    probing.lift(begins, now_s + waits_s)
-    new = begins | back
-    return state._replace(
-        slot_s=np.where(new, now_s + waits_s, state.slot_s),
-        short_s=np.where(new, 0.0, state.short_s),
-        used_pages=np.where(new, 0.0, state.used_pages),
-        used_s=np.where(new, 0.0, state.used_s),
-        guest_time_s=state.guest_time_s + waits_s,
-    )
+    def at(self, state: Particles) -> _Slot:
+        """Returns the one that a look comes with, or in which it comes."""
+        course, probing = self._course, self._probing
+        now_s = state.slot_s + state.used_s
+        counted = now_s > course.counted_s - 1e-9
+        threshold_pages = np.where(self._copying, self._copying_pages, self._allowed_pages)
+        threshold_pages = np.where(counted, threshold_pages, np.minimum(threshold_pages, GUARD_THRESHOLD_PAGES))
+        length_s = np.full(len(now_s), course.slot_s)
+        if probing is None or not probing.lifted.any():
+            return _Slot(length_s, self._capped_pages, threshold_pages, counted)
+        shown = now_s - probing.lifted_s >= SLOT_S
+        probed_pages = SAFE_RATIO * np.where(shown, self._free_pages_s * course.limit_s, self._allowed_pages)
+        return _Slot(
+            np.where(probing.lifted, FREE_SLOT_S, length_s),
+            np.where(probing.lifted, self._free_pages_s * FREE_SLOT_S, self._capped_pages),
+            np.where(probing.lifted, probed_pages, threshold_pages),
+            counted & ~probing.lifted,
+        )
+
+    def synced(self, state: Particles, sent_pages: Array, which: Flags, slot: _Slot) -> tuple[Particles, _Slot]:
+        """Takes that some have synced: the first copy may have ended, and the policy may lift the cap.
+
+        What it tells QEMU after the first copy holds from the next slot on: QEMU reckons its threshold at a slot's end.
+        """
+        slot = slot._replace(steady=slot.steady & ~(self._copying & which))
+        self._copying = self._copying & ~which
+        if self._probing is None:
+            return state, slot
+        self._probing.walked(sent_pages)
+        now_s = state.slot_s + state.used_s
+        back = self._probing.passed(now_s)
+        begins = self._probing.synced(which, state.known_pages.sum(axis=1))
+        new = begins | back
+        if not new.any():
+            return state, slot
+        burst_s = (self._capped_pages - state.used_pages) / self._free_pages_s
+        asleep_s = np.maximum(self._course.slot_s + SLOT_LATE_S - state.used_s, 0.0)
+        waits_s = np.where(begins & (burst_s < REACTION_S), asleep_s, 0.0)
+        self._probing.lift(begins, now_s + waits_s)
+        state = state._replace(
+            slot_s=np.where(new, now_s + waits_s, state.slot_s),
+            short_s=np.where(new, 0.0, state.short_s),
+            used_pages=np.where(new, 0.0, state.used_pages),
+            used_s=np.where(new, 0.0, state.used_s),
+            guest_time_s=state.guest_time_s + waits_s,
+        )
+        return state, self.at(state)
 
 
 def _sending_s(spent: Array, fresh: Array, course: Course) -> Array:
@@ -248,20 +265,20 @@ def _sending_s(spent: Array, fresh: Array, course: Course) -> Array:
     return np.asarray(fresh_s + np.maximum(spent - fresh, 0.0) * PAGE_SENT_BYTES / course.burst_bytes_s, dtype=float)
 
 
-def _until_look(state: Particles, ahead: _Ahead, above_pages: Array, gear: _Gear) -> tuple[Array, Array, Array]:
+def _until_look(state: Particles, ahead: _Ahead, left_pages: Array, slot: _Slot) -> tuple[Array, Array, Array]:
     """Returns the slots that end, the quota spent, and what of the last slot's is used, when QEMU next looks.
 
     That is at the first slot's begin at which what is left is below the threshold, or at once when nothing is left; at
-    the next slot's begin where the threshold may be another one then.
+    the next slot's begin where the next slots are not alike.
     """
-    quota_pages = gear.quota_pages
+    quota_pages, above_pages = slot.quota_pages, left_pages - slot.threshold_pages
     known, costs = ahead.known_pages, ahead.page_costs
     pages_before = known.cumsum(axis=1) - known
     shares = _within_1((above_pages[:, None] - pages_before) / np.maximum(known, 1e-12))
     needed = (shares * known * costs).sum(axis=1)
     whole = (known * costs).sum(axis=1)
     unused = quota_pages - state.used_pages
-    slots = np.where(gear.each, np.maximum(np.ceil((needed - unused) / quota_pages - 1e-9), 0.0), 0.0)
+    slots = np.where(slot.steady, np.maximum(np.ceil((needed - unused) / quota_pages - 1e-9), 0.0), 0.0)
     spent = unused + slots * quota_pages
     empties = whole <= spent
     slots_emptied = np.maximum(np.ceil((whole - unused) / quota_pages - 1e-9), 0.0)

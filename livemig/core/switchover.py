@@ -26,7 +26,7 @@ from livemig.core.inputs import Prepared
 from livemig.core.observation import Observation
 from livemig.core.plan import DOWNTIME_LIMIT_LEAST_S, Plan, Prefer
 from livemig.core.probe_slot import SAFE_RATIO, ProbeSlot
-from livemig.core.rounds import Round, RoundTracker
+from livemig.core.rounds import Round, RoundTracker, dirtied_bytes
 from livemig.core.rule import Wanted
 from livemig.core.slots import CAP_SHARE, Slots
 from livemig.core.units import format_duration, format_rate
@@ -41,8 +41,6 @@ PAGE_BYTES = 4096
 ROUNDS_KEPT, LEFT_KEPT = 16, 600
 ROUND_DEVIATION = 0.02
 """Relative, of a round's newly dirtied pages."""
-MOST_OLD_SHARE = 0.5
-"""What a round sent of what it began with stands for the rest, unless that is most of it: a hot set lies together."""
 FRESH_MOST_SHARE, FRESH_RATIO = 0.25, 0.7
 """Before the first copy has ended, a threshold of more than the one share of memory lets QEMU stop the guest with much
 of what the destination never had. Such a page takes longer there than those that the slots were counted with: measured
@@ -106,6 +104,11 @@ def first_crossing(plan: Plan) -> Wanted:
     )
 
 
+def much_is_fresh(limit_s: float, bytes_s: float, memory_bytes: float) -> bool:
+    """Whether the threshold is a large share of memory, by the cap or what was sent last, whichever is more."""
+    return limit_s * bytes_s > FRESH_MOST_SHARE * memory_bytes
+
+
 class Switchover:
     """The rule of one migration; see `livemig.core.rule.Rule`."""
 
@@ -167,7 +170,10 @@ class Switchover:
 
     def _round(self, finished: Round) -> None:
         end_s = finished.start_s + finished.duration_s
-        pages = self._dirtied_bytes(finished) / PAGE_BYTES
+        before_bytes = self._remaining_bytes or self._page_count * PAGE_BYTES
+        self._remaining_bytes = finished.remaining_bytes
+        self._passed_bytes += before_bytes - max(finished.remaining_bytes - finished.newly_dirtied_bytes, 0)
+        pages = dirtied_bytes(finished, before_bytes) / PAGE_BYTES
         self._samples.append(
             DirtySample(
                 periods_s=(max(finished.duration_s, 1e-3),),
@@ -185,15 +191,6 @@ class Switchover:
         if bytes_s:
             self._left_s.append((end_s, finished.remaining_bytes / bytes_s))
             del self._left_s[:-LEFT_KEPT]
-
-    def _dirtied_bytes(self, finished: Round) -> float:
-        """What was dirtied in a round, had all of what was left before it been sent in it: the rest is no other."""
-        old_bytes = max(finished.remaining_bytes - finished.newly_dirtied_bytes, 0)
-        before_bytes = self._remaining_bytes or self._page_count * PAGE_BYTES
-        self._remaining_bytes = finished.remaining_bytes
-        self._passed_bytes += before_bytes - old_bytes
-        old_share = old_bytes / max(before_bytes, 1)
-        return finished.newly_dirtied_bytes / (1.0 - old_share if old_share < MOST_OLD_SHARE else 1.0)
 
     def _want(self, time_s: float) -> Wanted:
         limit_s, reason = self._allowed_s(), first_crossing(self._plan).reason
@@ -221,8 +218,9 @@ class Switchover:
     def _allowed_s(self) -> float:
         """The most that QEMU is allowed, in seconds of sending at its last slot's rate."""
         limit_s = first_crossing(self._plan).downtime_limit_s * self._ratio
-        if self._copied_s is None and self._much_is_fresh(limit_s):
-            limit_s *= FRESH_RATIO
+        if self._copied_s is None:
+            bytes_s = max(self._slots.middle_bytes_s or 0.0, self._plan.bandwidth_bytes_s or 0.0)
+            limit_s *= FRESH_RATIO if much_is_fresh(limit_s, bytes_s, self._page_count * PAGE_BYTES) else 1.0
         return max(limit_s, DOWNTIME_LIMIT_LEAST_S)
 
     def _trust(self) -> None:
@@ -233,11 +231,6 @@ class Switchover:
         ratio = self._slots.safe_ratio(self._plan.bandwidth_bytes_s, first_crossing(self._plan).downtime_limit_s)
         if not (1.0 - CHANGE_LEAST_RATIO) * self._ratio < ratio < (1.0 + MORE_LEAST_RATIO) * self._ratio:
             self._ratio = ratio
-
-    def _much_is_fresh(self, limit_s: float) -> bool:
-        """Whether the threshold is a large share of memory, by the cap or what was sent last, whichever is more."""
-        bytes_s = max(self._slots.middle_bytes_s or 0.0, self._plan.bandwidth_bytes_s or 0.0)
-        return limit_s * bytes_s > FRESH_MOST_SHARE * self._page_count * PAGE_BYTES
 
     def _reservation_s(self, time_s: float, limit_s: float) -> float:
         """What may be left, in seconds of sending, so that nothing better is to be expected in the time there is."""

@@ -34,7 +34,7 @@ OVERSHOOT_PAGES = 13.0
 """What goes out beyond a slot's quota, for QEMU looks only now and then whether it is reached."""
 ZERO_SCAN_S = 0.45e-6
 """To find that a page is zero, one that was never touched."""
-SLOT_LATE_S = 0.001
+SLOT_LATE_S = 0.0006
 """By so much a slot is longer than it should be: a timer of whole milliseconds, and the thread's waking up."""
 FREE_SLOT_S = 0.05
 """Without a cap QEMU looks when an iteration ends: after 50 ms at most (MAX_WAIT in ram.c)."""

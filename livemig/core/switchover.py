@@ -83,7 +83,7 @@ HOPELESS_PACE = 0.35
 """A guest may be calmer than it was by this much, and soon: only what is hopeless even then is called so."""
 HOPELESS_AFTER_ROUNDS, WHOLE_PASS_SHARE = 2, 0.75
 """Judged once so much of what the first copy had left was sent: before, the scan has seen a part of memory alone."""
-PROBED_AFTER_ROUNDS = 6
+PROBED_AFTER_ROUNDS = 3
 """So many rounds that all left too much tell more than a model that says they would not."""
 REMEDY_RATIO = 1.1
 """Over what the last passes left: rounds differ."""

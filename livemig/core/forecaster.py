@@ -19,6 +19,7 @@ from livemig.core.dirty_curve import CurveTable, fit_curves, normal_strata
 from livemig.core.dirty_sample import DirtySample
 from livemig.core.fixed_part import fixed_part
 from livemig.core.forecast import (
+    GUARD_S,
     PARTICLE_COUNT,
     Expectations,
     Reached,
@@ -40,7 +41,7 @@ from livemig.core.plan import Plan
 from livemig.core.prediction import Forecast
 from livemig.core.probe_slot import CAP_EXCESS_RATIO, most_carried_bytes_s, needed_most_bytes_s
 from livemig.core.rounds import Round, dirtied_bytes
-from livemig.core.scan import CAPPED_SLOT_S, PAGE_SENT_BYTES, SEGMENT_COUNT, Particles
+from livemig.core.scan import CAPPED_SLOT_S, OVERSHOOT_PAGES, PAGE_SENT_BYTES, SEGMENT_COUNT, Particles
 from livemig.core.slots import CAP_SHARE
 
 Array = NDArray[np.float64]
@@ -97,7 +98,7 @@ class Forecaster:
         self._seed = seed
         self._same_host = same_host
         self._link = Link(plan.bandwidth_bytes_s, past, same_host=same_host)
-        self._used_bytes = 0.0
+        self._guarded_bytes = self._used_bytes = 0.0
         self._scanned_pages = 0
         self._slot_scanned_pages = 0.0
         self._residuals: list[float] = []
@@ -139,6 +140,8 @@ class Forecaster:
         """Takes a reply of the source while its guest runs."""
         del time_s
         previous, self._observation = self._observation, observation
+        if observation.time_s < GUARD_S:
+            self._guarded_bytes = float(observation.sent_bytes or 0)
         self._scanned_pages = (observation.zero_pages or 0) - ((previous and previous.zero_pages) or 0)
         throughput_bytes_s = observation.throughput_bytes_s
         new = previous is None or throughput_bytes_s != previous.throughput_bytes_s
@@ -178,12 +181,16 @@ class Forecaster:
     def _quota_used_bytes(self, finished: Round, old_pages: float) -> float:
         """What of the slot's quota had gone out at a sync: none where the sync came with the slot's begin.
 
-        Otherwise the scan had found nothing more to send in the midst of a slot, and all slots before were full.
+        Otherwise the scan had found nothing more to send in the midst of a slot, and all slots before were full: those
+        since the guard's.
         """
         cap_bytes_s = self._plan.bandwidth_bytes_s
         if cap_bytes_s is None or old_pages > EMPTIED_PAGES:
             return 0.0
-        return (self._used_bytes + max(finished.sent_bytes, 0)) % (cap_bytes_s * CAPPED_SLOT_S)
+        sent_bytes = float(max(finished.sent_bytes, 0))
+        if finished.number == 1 and self._observation is not None:
+            sent_bytes = max((self._observation.sent_bytes or 0.0) - self._guarded_bytes, 0.0)
+        return (self._used_bytes + sent_bytes) % (cap_bytes_s * CAPPED_SLOT_S + OVERSHOOT_PAGES * PAGE_SENT_BYTES)
 
     def tuned(self, plan: Plan) -> None:
         """Takes a changed plan."""

@@ -207,6 +207,7 @@ def reach(start: Particles, expected: Expectations, generator: np.random.Generat
         horizon_s = expected.deadline_s
     counted_s = start.slot_s + CAPPED_SLOT_S - start.short_s if begins else np.zeros(len(start.slot_s))
     course = _course(expected, horizon_s, counted_s)
+    course = course._replace(looked=not begins)
     if begins and much_is_fresh(course.limit_s, expected.running_bytes_s.max(), start.known_pages[0].sum() * 4096):
         course = course._replace(copying_share=FRESH_RATIO)
     rolled = roll(start, course, generator)

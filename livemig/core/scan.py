@@ -95,6 +95,7 @@ class Course(NamedTuple):
             next to nothing, for it is that slot's throughput times the limit.
         foreseen: What tells when the cap is lifted for a slot; None where it never is.
         copying_share: What of the limit the policy uses until the first copy has ended; 1 after it.
+        looked: Whether QEMU has looked at where they start, and went on.
     """
 
     curves: CurveTable
@@ -108,6 +109,7 @@ class Course(NamedTuple):
     counted_s: Array
     foreseen: Foreseen | None = None
     copying_share: float = 1.0
+    looked: bool = False
 
 
 class Rolled(NamedTuple):
@@ -141,10 +143,10 @@ def roll(start: Particles, course: Course, generator: np.random.Generator) -> Ro
     going = np.ones(count, dtype=bool)
     converged = np.zeros(count, dtype=bool)
     syncs = np.zeros(count)
-    for _ in range(SYNCS_MOST):
+    for number in range(SYNCS_MOST):
         now_s = state.slot_s + state.used_s
         left_pages = state.known_pages.sum(axis=1)
-        done = going & (left_pages < slot.threshold_pages)
+        done = going & (left_pages < slot.threshold_pages) & (number > 0 or not course.looked)
         converged |= done
         going &= ~done & (now_s < course.horizon_s)
         if not going.any():

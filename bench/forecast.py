@@ -24,6 +24,13 @@ from livemig.cli.options import DURATION
 @count_option(300, "migrations of the grid")
 @click.option("--seed", type=int, default=1, show_default=True, help="Of the grid; odd ones were used in development.")
 @click.option("--first", type=click.IntRange(min=0), default=0, help="The first number of the grid.")
+@click.option(
+    "--again",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Move each case so often, to see how far it is from itself.",
+)
 @click.option("--sample", type=DURATION, default="15s", show_default=True, help="As for `livemig run`.")
 @click.option(
     "--at-once", type=click.IntRange(min=1), default=6, show_default=True, help="So many guests are sampled together."
@@ -39,6 +46,7 @@ def forecast(
     count: int,
     seed: int,
     first: int,
+    again: int,
     sample: float,
     at_once: int,
     keep: Path | None,
@@ -53,11 +61,12 @@ def forecast(
     """
     run_benchmark(
         "forecast",
-        {"count": count, "seed": seed, "first": first, "sample_s": sample, "at_once": at_once},
+        {"count": count, "seed": seed, "first": first, "again": again, "sample_s": sample, "at_once": at_once},
         measure=partial(
             _measure,
             seed=seed,
-            numbers=range(first, first + count),
+            numbers=range(first * again, first * again + count),
+            again=again,
             sample_s=sample,
             at_once=at_once,
             keep=keep,
@@ -71,7 +80,15 @@ def forecast(
 
 
 async def _measure(
-    samples: list[Run], *, seed: int, numbers: range, sample_s: float, at_once: int, keep: Path | None, qemu: str
+    samples: list[Run],
+    *,
+    seed: int,
+    numbers: range,
+    again: int,
+    sample_s: float,
+    at_once: int,
+    keep: Path | None,
+    qemu: str,
 ) -> None:
     with contextlib.ExitStack() as stack:
         folder = keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="livemig-bench-")))
@@ -82,7 +99,8 @@ async def _measure(
         progress.step(len(numbers) - len(missing))
         try:
             for group in groups(missing, at_once):
-                await run_group([draw_case(seed, number) for number in group], sample_s, qemu, folder)
+                cases = [(number, draw_case(seed, number // again)) for number in group]
+                await run_group(cases, sample_s, qemu, folder)
                 progress.step(len(group))
         finally:
             kept = [path for number in numbers if (path := run_path(folder, number)).exists()]

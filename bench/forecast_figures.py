@@ -50,6 +50,7 @@ def conclude(samples: list[Run]) -> Conclusion:
             f"Brier score of converging, before the start: {brier:.4f}",
             *_coverages(done),
             *_by_kind(done),
+            *_scatter(done),
             f"load as a move began: median {median(run.load for run in samples):.1f}, most {_most_load(samples):.1f}",
             f"kinds wrong: {', '.join(f'{run.kind} ({run.number})' for run in wrong) or 'none'}",
         ),
@@ -103,6 +104,22 @@ def _by_kind(done: Sequence[Run]) -> Iterable[str]:
         inside = sum(interval[0] <= actual <= interval[2] for interval, actual in held)
         if errors:
             yield f"{kind}: {len(some)} moved, time at start {median(errors):.1f} % off, {inside} inside"
+
+
+def _scatter(done: Sequence[Run]) -> Iterable[str]:
+    """How far runs of one case are from their median: what no forecast can do better, not even one that knew that."""
+    cases: dict[int, list[Run]] = {}
+    for run in done:
+        cases.setdefault(run.case_number, []).append(run)
+    again = [runs for runs in cases.values() if len(runs) > 2]
+    for label, some in (("", again), (", near-critical apart", [runs for runs in again if not runs[0].near_critical])):
+        errors = []
+        for runs in some:
+            times_s = [run.total_s for run in runs if run.total_s]
+            errors += [abs(time_s / median(times_s) - 1) * 100 for time_s in times_s]
+        if errors:
+            shown = " / ".join(f"{_percentile(sorted(errors), percent):.1f}" for percent in (25, 50, 75, 90))
+            yield f"quartiles and p90 of how far {len(some)} cases are from their own median time{label}: {shown} %"
 
 
 def _far(runs: Iterable[Run]) -> Iterable[Run]:

@@ -40,7 +40,8 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     """One migration of the grid: what was forecast, and what came.
 
     Attributes:
-        number: The case's number in its grid.
+        number: The run's number.
+        case_number: The case's number in its grid; the same unless cases are moved again and again.
         kind: What kind of guest.
         near_critical: Whether it is at the edge of what converges.
         missed_rate: Whether the guest wrote over 5 % more or less than it was asked to, while it moved or before.
@@ -54,6 +55,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     number: int
+    case_number: int
     kind: str
     near_critical: bool
     missed_rate: bool
@@ -66,11 +68,18 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     load: float = 0.0
 
 
-async def run_group(cases: Sequence[Case], sample_s: float, qemu: str, keep: Path) -> None:
-    """Boots a guest for each case, samples all at once, and moves one after the other; keeps each run and its trace."""
+async def run_group(cases: Sequence[tuple[int, Case]], sample_s: float, qemu: str, keep: Path) -> None:
+    """Boots a guest for each case, samples all at once, and moves one after the other; keeps each run and its trace.
+
+    Args:
+        cases: The runs' numbers, and what each is a run of.
+        sample_s: How long guests are sampled.
+        qemu: The QEMU's binary.
+        keep: Where runs are kept.
+    """
     with tempfile.TemporaryDirectory(prefix="livemig-bench-") as folder:
         async with contextlib.AsyncExitStack() as stack:
-            guests = [_Guest(case, qemu, Path(folder)) for case in cases]
+            guests = [_Guest(number, case, qemu, Path(folder)) for number, case in cases]
             for guest in guests:
                 await stack.enter_async_context(guest.source)
             await asyncio.gather(*(guest.source.serial.wait_ready(timeout_s=60) for guest in guests))
@@ -78,7 +87,7 @@ async def run_group(cases: Sequence[Case], sample_s: float, qemu: str, keep: Pat
             await asyncio.gather(*(guest.sample(sample_s) for guest in guests))
             await asyncio.gather(*(tell(guest.source, "stop") for guest in guests))
             for guest in guests:
-                path = run_path(keep, guest.case.number)
+                path = run_path(keep, guest.number)
                 await stack.enter_async_context(guest.destination)
                 run = await guest.move(path.with_suffix(".trace"))
                 path.write_bytes(msgspec.json.encode(run))
@@ -98,9 +107,9 @@ async def tell(machine: Machine, command: str) -> None:
 class _Guest:
     """The guest of one case, the QEMU that it is in, and the one that it moves to."""
 
-    def __init__(self, case: Case, qemu: str, folder: Path) -> None:
-        self.case = case
-        identity = uuid.UUID(int=case.number + (1 << 100))
+    def __init__(self, number: int, case: Case, qemu: str, folder: Path) -> None:
+        self.number, self.case = number, case
+        identity = uuid.UUID(int=number + (1 << 100))
         settings = MachineSettings(
             workload=case.workload,
             memory_bytes=case.memory_bytes,
@@ -109,8 +118,8 @@ class _Guest:
         )
         waiting = msgspec.structs.replace(settings, incoming="defer", paused=True)
         heartbeat = Heartbeat()
-        self.source = Machine(settings, folder=folder, name=f"source{case.number}", heartbeat=heartbeat)
-        self.destination = Machine(waiting, folder=folder, name=f"destination{case.number}", heartbeat=heartbeat)
+        self.source = Machine(settings, folder=folder, name=f"source{number}", heartbeat=heartbeat)
+        self.destination = Machine(waiting, folder=folder, name=f"destination{number}", heartbeat=heartbeat)
         self._sampling = Sampling()
         self._missed_rate = False
 
@@ -148,7 +157,8 @@ class _Guest:
         moved = migration.report.outcome is livemig.Outcome.COMPLETED
         await tell(self.destination if moved else self.source, "stop")
         self._missed_rate |= _missed(self.case, before, after)
-        return _of(self.case, migration.report, missed_rate=self._missed_rate, load=load)
+        run = _of(self.case, migration.report, missed_rate=self._missed_rate, load=load)
+        return msgspec.structs.replace(run, number=self.number)
 
 
 async def _monitor(machine: Machine) -> Monitor:
@@ -170,6 +180,7 @@ def _missed(case: Case, before: Status | None, after: Status | None) -> bool:
 def _of(case: Case, report: livemig.Report, *, missed_rate: bool, load: float) -> Run:
     return Run(
         number=case.number,
+        case_number=case.number,
         kind=case.kind,
         near_critical=case.near_critical,
         missed_rate=missed_rate,

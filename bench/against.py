@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 import numpy as np
 
-from bench.contest import HOLDS_S, OURS, Contest, Ended
+from bench.contest import OURS, PATIENCES, Contest, Ended
 
 Average = Callable[[Sequence[float]], float]
 
@@ -30,8 +30,8 @@ def less_percent(theirs: float, ours: float) -> float:
 class Against(msgspec.Struct, frozen=True, kw_only=True):
     """livemig beside one rival, over the guests that both moved.
 
-    livemig's figures are read off the line through ``prefer time`` and ``prefer downtime`` with more and more time
-    (`HOLDS_S`), where it crosses the rival's; beyond the line's ends, the end itself.
+    livemig's figures are read off the line through ``prefer time`` and ``prefer downtime`` with more and more patience
+    (`PATIENCES`), where it crosses the rival's; beyond the line's ends, the end itself.
 
     Attributes:
         beyond_s: The rival's mean time beyond the first copy.
@@ -52,7 +52,7 @@ class Against(msgspec.Struct, frozen=True, kw_only=True):
         if not pairs:
             return cls(beyond_s=0.0, own_beyond_s=0.0, downtime_s=0.0, own_downtime_s=0.0)
         beyond_s, downtime_s = _means([ended for ended, _ in pairs], average)
-        line = sorted(_means([ways[at] for _, ways in pairs], average) for at in range(len(HOLDS_S) + 2))
+        line = sorted(_means([ways[at] for _, ways in pairs], average) for at in range(len(PATIENCES) + 2))
         at_s, seen_s = (np.array(column) for column in zip(*line, strict=True))
         least_s = np.minimum.accumulate(seen_s)  # who would have more time may stop as soon as with less
         return cls(
@@ -83,9 +83,9 @@ class Against(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _ways(sample: Contest) -> list[Ended]:
-    """How livemig moves a guest with more and more time; where that was too short, as with the next longer one."""
+    """How livemig moves a guest with more and more patience; where that was too short, as with the next longer one."""
     ways = [sample.ended[OURS[0]], *sample.held, sample.ended[OURS[1]]]
-    if len(ways) != len(HOLDS_S) + 2 or not ways[-1].completed:
+    if len(ways) != len(PATIENCES) + 2 or not ways[-1].completed:
         return []
     for at in reversed(range(len(ways) - 1)):
         if not ways[at].completed:

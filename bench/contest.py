@@ -19,8 +19,8 @@ from livemig.core.rule import Rule, Wanted
 from livemig.simulation.rivals import RIVALS, rival
 from livemig.simulation.simulate import simulate
 
-HOLDS_S = (0.2, 0.5, 1.0, 1.5, 2.5, 4.0)
-"""Deadlines after the first copy: between them lies what livemig does in the time that a rival takes."""
+PATIENCES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
+"""How much longer livemig waits than the downtime at stake: between them lies what it does in a rival's time."""
 OURS = ("livemig time", "livemig downtime")
 CLAIRVOYANT = "clairvoyant"
 CLAIRVOYANT_LIMITS, CLAIRVOYANT_RATIO, CLAIRVOYANT_FAILURES = 14, 0.72, 2
@@ -57,7 +57,7 @@ class Contest(msgspec.Struct, frozen=True, kw_only=True):
         limit_s: Its owner's limit.
         deadline_s: Its owner's deadline.
         ended: How it ended, by rule; the clairvoyant's only where anything kept limit and deadline.
-        held: How ``livemig downtime`` ends when its deadline is so long after the first copy, by `HOLDS_S`.
+        held: How ``livemig downtime`` ends with so much patience, by `PATIENCES`.
     """
 
     kind: str
@@ -135,7 +135,7 @@ def contest(kind: str, seed: int) -> Contest:
     ended: dict[str, Ended] = {}
     for name in OURS:
         ended[name] = moved(case, msgspec.structs.replace(case.plan, prefer=Prefer(name.partition(" ")[2])))
-    held = _held(case, ended[OURS[0]])
+    held = _held(case)
     ended |= _rivals(case)
     tried = [one for one in (*ended.values(), *_clairvoyant(case)) if one.kept]
     if tried:
@@ -151,18 +151,10 @@ def contest(kind: str, seed: int) -> Contest:
     )
 
 
-def _held(case: Case, soonest: Ended) -> tuple[Ended, ...]:
-    """What ``prefer downtime`` makes of more and more time after the first copy."""
-    if soonest.beyond_s is None:
-        return ()
-    copied_s, deadline_s = soonest.total_s - soonest.beyond_s, case.plan.deadline_s or 0.0
-    return tuple(
-        moved(
-            case,
-            msgspec.structs.replace(case.plan, deadline_s=min(copied_s + hold_s, deadline_s), prefer=Prefer.DOWNTIME),
-        )
-        for hold_s in HOLDS_S
-    )
+def _held(case: Case) -> tuple[Ended, ...]:
+    """What ``prefer downtime`` makes of more and more patience."""
+    plan = msgspec.structs.replace(case.plan, prefer=Prefer.DOWNTIME)
+    return tuple(moved(case, msgspec.structs.replace(plan, patience_ratio=ratio)) for ratio in PATIENCES)
 
 
 def moved(case: Case, plan: Plan, rule: Rule | None = None) -> Ended:

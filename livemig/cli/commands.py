@@ -100,6 +100,14 @@ def _limits(command: Any, *, bandwidth: str | None = None) -> Any:
             help="Within the limit: move as soon as it holds, or use the time there is to stand still less.",
         ),
         _option(
+            "--patience",
+            heading=_LIMITS,
+            type=click.FloatRange(0, 1e6, min_open=True),
+            metavar="RATIO",
+            help="With --prefer downtime: wait at most so many times as long as the downtime that is at stake, such as "
+            "10 s for one of 1 s. Without it in all the time there is.",
+        ),
+        _option(
             "--probation",
             heading=_AFTERWARDS,
             type=DURATION,
@@ -394,6 +402,7 @@ def _plan(
     at_deadline: str,
     keep_trying: bool,
     prefer: str,
+    patience: float | None,
     probation: float,
     keep_source: bool,
     sample: float = 0.0,
@@ -403,6 +412,8 @@ def _plan(
 ) -> Plan:
     from livemig.core.plan import AtDeadline, Plan, Prefer, Security
 
+    if patience is not None and prefer != "downtime":
+        raise click.UsageError("--patience needs --prefer downtime", ctx=click.get_current_context())
     try:
         return Plan(
             downtime_limit_s=downtime_limit,
@@ -411,6 +422,7 @@ def _plan(
             at_deadline=AtDeadline(at_deadline),
             keep_trying=keep_trying,
             prefer=Prefer(prefer),
+            patience_ratio=patience,
             probation_s=probation,
             keep_source=keep_source,
             sample_s=sample,
@@ -434,7 +446,16 @@ def simulate(*, as_json: bool, trace: Path | None, seed: int, count: int, **aske
     """
     from livemig.cli.simulate import asked_of, run_simulation
 
-    limits = ("downtime_limit", "bandwidth", "deadline", "at_deadline", "keep_trying", "prefer", "probation")
+    limits = (
+        "downtime_limit",
+        "bandwidth",
+        "deadline",
+        "at_deadline",
+        "keep_trying",
+        "prefer",
+        "patience",
+        "probation",
+    )
     plan = _plan(keep_source=False, **{name: asked.pop(name) for name in limits})
     return run_simulation(plan=plan, asked=asked_of(**asked), seed=seed, count=count, trace_path=trace, as_json=as_json)
 

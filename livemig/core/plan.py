@@ -70,6 +70,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         at_deadline: What to do when the deadline comes, or as soon as it is clear that nothing else is left.
         keep_trying: Go on although it looks hopeless: until the deadline, or for ever without one.
         prefer: What is worth more, within the limit.
+        patience_ratio: Of preferring downtime: wait for less at most so many times as long as the downtime that is at
+            stake; None waits in all the time there is.
         probation_s: How long the destination is watched before the source is retired, in seconds.
         keep_source: Leave the source paused instead of quitting it.
         pause_before_switchover: Let QEMU stop the guest and wait for livemig's word before it sends the rest. A last
@@ -97,6 +99,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     at_deadline: AtDeadline = AtDeadline.CANCEL
     keep_trying: bool = False
     prefer: Prefer = Prefer.TIME
+    patience_ratio: float | None = None
     probation_s: float = 2.0
     keep_source: bool = False
     pause_before_switchover: bool = False
@@ -129,10 +132,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             )
         if self.deadline_s is None and self.at_deadline is not AtDeadline.CANCEL:
             raise PlanError(f"at-deadline {self.at_deadline} needs a deadline: give one, such as --deadline 5min")
-        if not 0 <= self.probation_s <= 3600:
-            raise PlanError(f"probation {format_duration(self.probation_s)} is out of range: give 0s to 1h")
-        if not 0 <= self.sample_s <= 600:
-            raise PlanError(f"sampling for {format_duration(self.sample_s)} is out of range: give 0s to 10min")
+        self._check_waiting()
         address = self.migrate_address
         if address is not None and (not address or any(each.isspace() or each in "[]/,%" for each in address)):
             raise PlanError(f"migrate address {address!r}: give an address of the destination's host, without brackets")
@@ -142,6 +142,17 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             raise PlanError("on-switchover-at stopped needs a command: give one with --on-switchover")
         if self.probe is not None:
             ProbeTarget.parse(self.probe)
+
+    def _check_waiting(self) -> None:
+        if self.patience_ratio is not None and not 0 < self.patience_ratio < math.inf:
+            raise PlanError(
+                f"a patience of {self.patience_ratio:g} makes no sense: say how many times as long to wait as the "
+                "downtime that is at stake, such as 10, or leave it out to wait in all the time there is"
+            )
+        if not 0 <= self.probation_s <= 3600:
+            raise PlanError(f"probation {format_duration(self.probation_s)} is out of range: give 0s to 1h")
+        if not 0 <= self.sample_s <= 600:
+            raise PlanError(f"sampling for {format_duration(self.sample_s)} is out of range: give 0s to 10min")
 
 
 class PlanChange(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -237,12 +237,14 @@ class Switchover:
         least_s = DOWNTIME_LIMIT_LEAST_S
         if self._copied_s is None or not self._left_s:
             return least_s
-        end_s, copied_s = self._end_s(self._copied_s, limit_s), self._copied_s
-        if time_s >= end_s:
-            return limit_s
-        last_s = self._left_s[-1][1]
+        copied_s, last_s = self._copied_s, self._left_s[-1][1]
         lately = [left_s for seen_s, left_s in self._left_s[-64:] if seen_s > time_s - LATELY_S]
         lowest_s = min(lately, default=last_s)
+        end_s = self._end_s(copied_s, limit_s)
+        if self._plan.patience_ratio is not None:
+            end_s = min(end_s, copied_s + self._plan.patience_ratio * min(lowest_s, limit_s))
+        if time_s >= end_s:
+            return limit_s
         if self._rising(time_s):
             return min(limit_s, RISING_SHARE * last_s)
         if last_s < SWINGING_RATIO * lowest_s and self._tight(time_s - copied_s, limit_s):

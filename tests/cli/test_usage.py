@@ -37,6 +37,8 @@ BOTH = ("--src-qmp", "/tmp/no-such-source", "--dst-qmp", "/tmp/no-such-destinati
         (("run", *BOTH, "--deadline", "0s"), ["deadline of 0", "makes no sense"]),
         (("run", *BOTH, "--probation", "2h"), ["probation", "out of range"]),
         (("run", *BOTH, "--at-deadline", "pause"), ["at-deadline pause", "needs a deadline", "--deadline 5min"]),
+        (("run", *BOTH, "--patience", "10"), ["--patience needs --prefer downtime"]),
+        (("run", *BOTH, "--prefer", "downtime", "--patience", "0"), ["--patience", "0<x"]),
         (("run", *BOTH, "--at-deadline", "explode"), ["--at-deadline", "'cancel'", "'pause'"]),
         (("run", *BOTH, "--trace", "/"), ["--trace", "is a directory"]),
         (("fly",), ["fly"]),

@@ -199,6 +199,18 @@ def test_preferring_downtime_stands_still_less_and_preferring_time_ends_sooner(n
     assert fast.total_s <= short.total_s
 
 
+@pytest.mark.parametrize("name", ["hot", "warm", "zipf", "sweep"])
+def test_patience_bounds_the_waiting_by_the_downtime_at_stake(name):
+    """It stands still no longer than at the first crossing, and waits from there no longer than it says."""
+    fast = moved(name)
+    assert fast.downtime_s is not None
+    for ratio in (0.5, 2.0, 10.0):
+        run = moved(name, msgspec.structs.replace(preferring("downtime"), patience_ratio=ratio))
+        assert run.downtime_s is not None
+        assert run.downtime_s <= 1.05 * fast.downtime_s
+        assert run.total_s <= fast.total_s + ratio * fast.downtime_s + 0.3
+
+
 def test_a_large_share_of_memory_is_not_sent_for_the_first_time_while_the_guest_stands_still():
     """Pages new to the destination take longer than the slots say: the limit holds, were they 1.4 times as dear."""
     link = LinkSetting(rate_bytes_s=800e6, fresh_page_s=0.4 * 4104 / 800e6)

@@ -7,12 +7,10 @@ what is reached by a network has its name. The file is removed at once; nothing 
 
 from __future__ import annotations
 
-import contextlib
 import posixpath
 import re
-import secrets
 
-from livemig.core.errors import HostError
+from livemig.engine.shared_folder import is_shared
 from livemig.engine.side import Side
 from livemig.hosts.host import Host
 from livemig.hosts.open_files import FileKey, is_same_file
@@ -75,18 +73,10 @@ async def _in_shared_folder(source: Side, destination: Side, pair: ImagePair, *,
     """Makes a file beside the image at the destination, and looks for it beside the image at the source."""
     mine = await source.host.real_path(await _absolute(source, pair.source))
     other = await destination.host.real_path(await _absolute(destination, pair.destination))
-    name = f".livemig-{secrets.token_hex(16)}"
-    made = posixpath.join(posixpath.dirname(other), name)
-    try:
-        await destination.host.write_secret(made, "livemig looks whether this folder is shared\n", None)
-    except OSError:
+    seen = await is_shared(destination.host, posixpath.dirname(other), source.host, [posixpath.dirname(mine)])
+    if seen is None:
         return None
-    try:
-        seen = await source.host.existing_among([posixpath.join(posixpath.dirname(mine), name)])
-    finally:
-        with contextlib.suppress(HostError):
-            await destination.host.remove_file(made)
-    return bool(seen) and (posixpath.basename(mine) == posixpath.basename(other) or same_inode)
+    return seen and (posixpath.basename(mine) == posixpath.basename(other) or same_inode)
 
 
 async def _absolute(side: Side, path: str) -> str:

@@ -15,6 +15,7 @@ import msgspec
 
 from livemig.core.errors import PlanError, RefusedError
 from livemig.engine.hotplug import Hotplug, hotplug_since_start
+from livemig.engine.shared_folder import is_shared
 from livemig.engine.side import Side
 from livemig.hosts.host import Host
 from livemig.hosts.places import STDERR_NAME
@@ -288,6 +289,25 @@ class _Launching:
         texts = await self._source.host.texts_of(named)
         return {named[path]: text for path, text in texts.items()}
 
+    async def _why_not_ours(self, paths: Iterable[str]) -> tuple[str, ...]:
+        """Returns which sockets may be the source's: one in a folder of both hosts only looks dead from the other.
+
+        QEMU would take its path from whoever listens there.
+        """
+        if self._source.host.identity.shares_kernel(self._host.identity):
+            return ()  # there it answers
+        suspects = sorted(await self._host.existing_among(paths))
+        own = posixpath.dirname(self._source.address.path or "/")
+        reasons = []
+        for path in suspects:
+            folder = posixpath.dirname(path)
+            if await is_shared(self._host, folder, self._source.host, (folder, own)) is not False:
+                reasons.append(
+                    f"{path} is a socket in a folder that both hosts share, and somebody at the source's host may "
+                    "listen at it: choose another path, or remove it there"
+                )
+        return tuple(reasons)
+
     async def _checked(
         self,
         request: Request,
@@ -303,7 +323,7 @@ class _Launching:
         secrets = secrets_in(argv)
         missing = await self._host.missing_among(line.inputs)
         reasons = [f"{each} is not there: give its place with --map" for each in missing]
-        reasons += await self._host.why_no_sockets(line.sockets)
+        reasons += await self._host.why_no_sockets(line.sockets) or await self._why_not_ours(line.sockets)
         reasons += await self._host.why_no_folder(Path(request.folder), owner)
         reasons += await self._host.why_no_start(program)
         if facts is not None and facts.surroundings.network_namespace is not None and not self._beside:

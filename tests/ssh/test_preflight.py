@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import socket
 from pathlib import Path
 
 import msgspec
@@ -193,4 +194,33 @@ async def test_an_address_that_can_not_be_tried(between: Between, monkeypatch: p
     address = between.lab.b.management_address
     words = f"whether the source's host reaches {address} is untested: ssh://A: not to {address}:22"
     assert words in report.warnings
+    await between.assert_arrived()
+
+
+async def test_a_socket_in_a_shared_folder_may_be_the_sources(between: Between) -> None:
+    """From another host it looks dead though somebody listens: it is neither removed nor taken."""
+    await between.start()
+    left = between.lab.a.shared_folder / "left.qmp"
+    with socket.socket(socket.AF_UNIX) as bound:
+        bound.bind(str(left))
+    for host in (between.lab.a, between.lab.b):
+        await between.give_own_kernel(host)
+    with pytest.raises(RefusedError, match=r"left\.qmp is a socket in a folder that both hosts share"):
+        await between.migrate(destination=f"ssh://B{left}")
+    assert left.is_socket()
+    assert not list(left.parent.glob(".livemig-*"))
+    await between.assert_stayed()
+    left.unlink()
+
+
+async def test_a_dead_socket_of_the_hosts_own_is_taken(between: Between) -> None:
+    """Where no marker of one host is seen at the other, nobody else can listen there."""
+    await between.start()
+    left = between.lab.b.private_folder_outside / "vm.qmp"
+    with socket.socket(socket.AF_UNIX) as bound:
+        bound.bind(str(left))
+    for host in (between.lab.a, between.lab.b):
+        await between.give_own_kernel(host)
+    report, _ = await between.migrate()
+    assert report.outcome == "completed", report.reason
     await between.assert_arrived()

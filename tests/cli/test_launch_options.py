@@ -12,7 +12,7 @@ import pytest
 
 from livemig.qemu.monitor import Monitor
 from tests.cli.command_line import Ran, livemig
-from tests.engine.fixtures import started
+from tests.engine.fixtures import on_this_machine
 from tests.engine.pair import IDLE, Pair
 
 pytestmark = pytest.mark.qemu
@@ -23,7 +23,7 @@ IMAGE_BYTES = 8 * 2**20
 @pytest.fixture
 async def launching() -> AsyncIterator[Pair]:
     """A source, and a place where the destination is to be launched."""
-    async for pair in started(launching=True):
+    async for pair in on_this_machine(launching=True):
         yield pair
 
 

@@ -41,7 +41,7 @@ async def test_a_fault_after_the_switchover_costs_no_guest(
     """A launched destination that has the guest is not ended; what was begun is left to recovery, which finishes it."""
     pair = either_pair
     await pair.start(IDLE)
-    migration = livemig.migrate(QUICK, source=str(pair.source.qmp_path), destination=str(pair.destination.qmp_path))
+    migration = livemig.migrate(QUICK, source=pair.source_address, destination=pair.destination_address)
     with monkeypatch.context() as patched:
         patched.setattr(owner, part, broken)
         with pytest.raises(Fault):
@@ -61,7 +61,7 @@ async def test_a_cancel_before_the_beginning_is_obeyed(waiting_pair: Pair) -> No
     """Nothing is touched."""
     pair = waiting_pair
     await pair.start(IDLE)
-    migration = livemig.migrate(QUICK, source=str(pair.source.qmp_path), destination=str(pair.destination.qmp_path))
+    migration = livemig.migrate(QUICK, source=pair.source_address, destination=pair.destination_address)
     migration.cancel("not today")
     with pytest.raises(livemig.RefusedError, match="not today"):
         await followed(migration)

@@ -57,8 +57,8 @@ async def test_hook_is_told_the_facts_after_resume(pair: Pair, tmp_path: Path) -
         "LIVEMIG_RUN_ID": ran.ended["id"],
         "LIVEMIG_RUN_WHEN": "resumed",
         "LIVEMIG_RUN_GUEST": "qemu1",
-        "LIVEMIG_RUN_SOURCE": str(pair.source.qmp_path),
-        "LIVEMIG_RUN_DESTINATION": str(pair.destination.qmp_path),
+        "LIVEMIG_RUN_SOURCE": pair.source_address,
+        "LIVEMIG_RUN_DESTINATION": pair.destination_address,
         "LIVEMIG_RUN_MACS": "52:54:00:12:34:56",
     }
     assert ran.ended["warnings"] == []

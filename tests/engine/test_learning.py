@@ -33,7 +33,7 @@ async def test_the_fixed_part_of_the_downtime_is_learned_between_the_same_hosts(
     for fixed_s in (0.02, 0.02, *[0.003] * ENOUGH_COUNT):
         History(state_folder()).append(msgspec.structs.replace(record, fixed_downtime_s=fixed_s))
     await pair.swap()
-    found = await livemig.plan_migration(livemig.Plan(downtime_limit_s=0.003), source=str(pair.source.qmp_path))
+    found = await livemig.plan_migration(livemig.Plan(downtime_limit_s=0.003), source=pair.source_address)
     assert any("a quarter over the most of" in text and "between these hosts" in text for text in found.warnings)
     trace_path = tmp_path / "trace"
     second, seen = await pair.migrate(QUICK, trace_path=trace_path)
@@ -107,7 +107,7 @@ async def test_a_slot_without_the_cap_is_sent_only_where_it_would_decide(
 
 async def _remember(pair: Pair, throughput_bytes_s: float) -> None:
     """An earlier copy of another guest between these hosts, without a cap, at such a throughput."""
-    side = await Side.connect("source", Address(path=str(pair.source.qmp_path)))
+    side = await Side.connect("source", Address(path=pair.source_address))
     try:
         foresight = Foresight(QUICK, side, None, 1)
         await foresight.remember()

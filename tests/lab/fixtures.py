@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 
@@ -26,3 +27,14 @@ async def two_hosts() -> AsyncIterator[TwoHosts]:
     async with lab:
         yield lab
     assert traces(lab.name) == []
+
+
+@asynccontextmanager
+async def reachable_lab(monkeypatch: pytest.MonkeyPatch, rate_bytes_s: float | None = None) -> AsyncIterator[TwoHosts]:
+    """Two hosts whose sshd this process may log in at: livemig's SSH finds the lab's keys by HOME."""
+    made = TwoHosts(lab_name(), rate_bytes_s=rate_bytes_s)
+    async with made:
+        monkeypatch.setenv("HOME", str(made.home_folder))
+        monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+        yield made
+    assert traces(made.name) == []

@@ -14,7 +14,7 @@ from livemig.core.plan import Plan
 from livemig.engine.preflight import examine
 from livemig.engine.side import Side
 from livemig.qemu.address import Address
-from tests.launch.conftest import Bench, assert_waits
+from tests.launch.bench import Bench, assert_waits
 
 pytestmark = pytest.mark.qemu
 

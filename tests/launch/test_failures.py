@@ -29,7 +29,7 @@ from livemig.hosts.local_host import LocalHost
 from livemig.lab.machine import Machine, MachineSettings
 from livemig.qemu.address import Address
 from tests.engine.pair import spawn_livemig
-from tests.launch.conftest import Bench, assert_waits, need_root, run_state
+from tests.launch.bench import Bench, assert_waits, need_root, run_state
 
 pytestmark = pytest.mark.qemu
 

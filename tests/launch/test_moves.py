@@ -12,6 +12,7 @@ import livemig
 from livemig.core.event import DestinationLaunched
 from livemig.engine.launch_plan import LaunchOptions
 from livemig.qemu.monitor import Monitor
+from tests.engine.fixtures import started
 from tests.engine.pair import QUICK, Pair
 
 pytestmark = pytest.mark.qemu
@@ -21,8 +22,12 @@ USB = ("-device", "qemu-xhci,id=xhci")
 
 
 @pytest.fixture
-async def moving(folder: Path) -> AsyncIterator[Pair]:
+async def moving(request: pytest.FixtureRequest, folder: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Pair]:
     """A source with a guest, and a place for its destination."""
+    if request.config.getoption("two_hosts"):
+        async for found in started(request, monkeypatch, launching=True):
+            yield found
+        return
     pair = Pair(folder, launching=True)
     try:
         yield pair

@@ -10,7 +10,7 @@ import pytest
 from livemig.core.event import DestinationLaunched
 from livemig.core.trace import EventRecord, decode_trace
 from tests.cli.command_line import Ran, livemig
-from tests.launch.conftest import Bench
+from tests.launch.bench import Bench
 
 pytestmark = pytest.mark.qemu
 

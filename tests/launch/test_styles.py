@@ -17,7 +17,7 @@ from livemig.core.errors import RefusedError
 from livemig.engine.launch import Launched
 from livemig.engine.side import Side
 from livemig.qemu.monitor import Monitor
-from tests.launch.conftest import Bench, assert_waits, need_root
+from tests.launch.bench import Bench, assert_waits, need_root
 
 pytestmark = pytest.mark.qemu
 

@@ -31,7 +31,7 @@ from livemig.hosts.process import (
     systemd_runs,
 )
 from livemig.hosts.start import Program, scope_prefix, start
-from tests.launch.conftest import QEMU, Bench, assert_waits, need_root
+from tests.launch.bench import QEMU, Bench, assert_waits, need_root
 
 BARE = ("-nodefaults", "-no-user-config", "-display", "none", "-S", "-m", "64M")
 NOBODY = 65534

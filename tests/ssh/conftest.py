@@ -7,20 +7,15 @@ from collections.abc import AsyncIterator
 import pytest
 
 from livemig.lab.two_hosts import TwoHosts
-from tests.lab.fixtures import lab_name
-from tests.lab.traces import traces
+from tests.lab.fixtures import reachable_lab
 from tests.ssh.between import Between
 
 
 @pytest.fixture
 async def lab(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[TwoHosts]:
     """Two hosts whose sshd this process may log in at; a parameter is what their data links carry, bytes per second."""
-    made = TwoHosts(lab_name(), rate_bytes_s=getattr(request, "param", None))
-    async with made:
-        monkeypatch.setenv("HOME", str(made.home_folder))
-        monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    async with reachable_lab(monkeypatch, getattr(request, "param", None)) as made:
         yield made
-    assert traces(made.name) == []
 
 
 @pytest.fixture

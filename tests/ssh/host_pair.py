@@ -1,4 +1,4 @@
-"""A guest on host A of the lab and a destination that livemig launches on host B, as the engine's tests take a pair."""
+"""A guest on one host of the lab and a destination on the other, as the engine's tests take a pair."""
 
 from __future__ import annotations
 
@@ -9,35 +9,62 @@ import msgspec
 from livemig.lab.launched_machine import LaunchedMachine
 from livemig.lab.machine import Machine, MachineSettings
 from livemig.lab.serial import SerialLine
-from livemig.lab.two_hosts import TwoHosts
+from livemig.lab.two_hosts import Host, TwoHosts
 from livemig.lab.two_hosts.qemu import qemu_in
 from tests.engine.pair import Pair
 
+LAUNCHED = "qemu1"
+"""Between hosts what is launched keeps the source's paths."""
+
 
 class HostPair(Pair):
-    """A source on one host; no QEMU waits on the other."""
+    """A source on host A; on the other a QEMU that waits, or a place where livemig launches one."""
 
-    def __init__(self, lab: TwoHosts) -> None:
-        super().__init__(lab.a.private_folder_outside, launching=True)
+    def __init__(self, lab: TwoHosts, *, launching: bool = True) -> None:
+        super().__init__(lab.a.private_folder_outside, launching=launching)
         self._lab = lab
 
     @property
     def source_address(self) -> str:
         """By SSH."""
-        return f"ssh://A{self._lab.a.private_folder}/qemu1.qmp"
+        return self._address(self.source)
 
     @property
     def destination_address(self) -> str:
-        """By SSH too, and by the same path there."""
-        return f"ssh://B{self._lab.b.private_folder}/qemu1.qmp"
+        """By SSH too."""
+        return self._address(self.destination)
 
-    async def waiting(self, **changes: Any) -> LaunchedMachine:
-        """Names the place on the other host; between hosts a socket keeps its path, the serial line's too."""
-        assert changes["incoming"] == "defer", "what livemig launches always waits so"
-        folder = self._lab.b.private_folder_outside
-        machine = LaunchedMachine(folder=folder, name="qemu1", heartbeat=self.heartbeat)
-        machine.serial = SerialLine(folder / "qemu1.serial", name="qemu1 on B", heartbeat=self.heartbeat)
+    async def waiting(self, **changes: Any) -> Machine | LaunchedMachine:
+        """Starts a QEMU that waits on the host where the source is not, or names the place there."""
+        other = self._lab.b if self._host_of(self.source) is self._lab.a else self._lab.a
+        if not self.launching:
+            settings = {"incoming": "defer", "paused": True, **changes}
+            return await self._machine_on(other, msgspec.structs.replace(self._settings, **settings))
+        assert changes.get("incoming", "defer") == "defer", "what livemig launches always waits so"
+        folder = other.private_folder_outside
+        machine = LaunchedMachine(folder=folder, name=LAUNCHED, heartbeat=self.heartbeat)
+        name = f"{LAUNCHED} on {other.name}"
+        machine.serial = SerialLine(folder / f"{LAUNCHED}.serial", name=name, heartbeat=self.heartbeat)
         return await self._stack.enter_async_context(machine)
 
     async def _machine(self, settings: MachineSettings) -> Machine:
-        return await super()._machine(msgspec.structs.replace(settings, binary=qemu_in(self._lab.a)))
+        return await self._machine_on(self._lab.a, settings)
+
+    async def _machine_on(self, host: Host, settings: MachineSettings) -> Machine:
+        self._count += 1
+        machine = Machine(
+            msgspec.structs.replace(settings, binary=qemu_in(host)),
+            folder=host.private_folder_outside,
+            name=f"qemu{self._count}",
+            heartbeat=self.heartbeat,
+        )
+        return await self._stack.enter_async_context(machine)
+
+    def _host_of(self, machine: Machine | LaunchedMachine) -> Host:
+        return next(
+            host for host in (self._lab.a, self._lab.b) if machine.qmp_path.is_relative_to(host.private_folder_outside)
+        )
+
+    def _address(self, machine: Machine | LaunchedMachine) -> str:
+        host = self._host_of(machine)
+        return f"ssh://{host.name}{host.private_folder}/{machine.qmp_path.name}"

@@ -106,7 +106,7 @@ async def livemig(*arguments: str, prefix: tuple[str, ...] = (), timeout_s: floa
 
 def run_arguments(pair: Pair, *options: str) -> tuple[str, ...]:
     """``run`` from the pair's source to its destination."""
-    addresses = ("--src-qmp", str(pair.source.qmp_path), "--dst-qmp", str(pair.destination.qmp_path))
+    addresses = ("--src-qmp", pair.source_address, "--dst-qmp", pair.destination_address)
     return ("run", *addresses, "--probation", "100ms", *options)
 
 

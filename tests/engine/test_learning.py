@@ -24,6 +24,7 @@ from tests.engine.pair import IDLE, QUICK, MiB, Pair
 pytestmark = pytest.mark.qemu
 
 
+@pytest.mark.one_host("the way back is from another host, of which nothing was learned")
 async def test_the_fixed_part_of_the_downtime_is_learned_between_the_same_hosts(pair: Pair, tmp_path: Path) -> None:
     """After enough moves the policy keeps what they showed; plan, reason, report and replay say so."""
     await pair.start(IDLE)
@@ -82,6 +83,7 @@ BUSY = Workload(pattern=Pattern.RANDOM, working_set_bytes=48 * MiB, dirty_rate_b
 """What it leaves takes 1.6 s under the cap, and far less at what one host carries."""
 
 
+@pytest.mark.one_host("what it remembers is of a link that one host has with itself")
 @pytest.mark.parametrize("known_bytes_s", [1e9, 1.1 * CAP, None], ids=["fast", "slow", "nothing known"])
 async def test_a_slot_without_the_cap_is_sent_only_where_it_would_decide(
     pair: Pair, tmp_path: Path, known_bytes_s: float | None
@@ -107,7 +109,7 @@ async def test_a_slot_without_the_cap_is_sent_only_where_it_would_decide(
 
 async def _remember(pair: Pair, throughput_bytes_s: float) -> None:
     """An earlier copy of another guest between these hosts, without a cap, at such a throughput."""
-    side = await Side.connect("source", Address(path=pair.source_address))
+    side = await Side.connect("source", Address(path=str(pair.source.qmp_path)))
     try:
         foresight = Foresight(QUICK, side, None, 1)
         await foresight.remember()

@@ -36,7 +36,7 @@ class HostPair(Pair):
 
     async def waiting(self, **changes: Any) -> Machine | LaunchedMachine:
         """Starts a QEMU that waits on the host where the source is not, or names the place there."""
-        other = self._lab.b if self._host_of(self.source) is self._lab.a else self._lab.a
+        other = self._lab.b if self._host_of(self.source).name == self._lab.a.name else self._lab.a
         if not self.launching:
             settings = {"incoming": "defer", "paused": True, **changes}
             return await self._machine_on(other, msgspec.structs.replace(self._settings, **settings))

@@ -60,6 +60,8 @@ EMPTIED_PAGES = 512.0
 """With so few left over at a sync the scan had come to its end: some are sent between the sync and the look at it."""
 EMPTIED_WITHIN_S = 0.06
 """So soon after a look no slot begins that had begun before it, and QEMU stopped for nothing was left to send."""
+HUGE_PAGES = 512
+"""Pages in one of 2 MiB."""
 SLOT_AFTER_S = 0.35
 """Slots before are the guard's, or held some of it."""
 REFIT_ROUNDS, REFIT_RATIO = 8, 1.25
@@ -88,7 +90,7 @@ class Forecaster:
         self._page_count = max(memory_bytes / PAGE_BYTES, 1.0)
         self._touched_known = len(touched_shares) == SEGMENT_COUNT
         shares = np.array(touched_shares) if self._touched_known else np.ones(SEGMENT_COUNT)
-        self._touched_pages = np.clip(shares, 0.0, 1.0) * self._page_count / SEGMENT_COUNT
+        self._touched_pages = _written_pages(np.clip(shares, 0.0, 1.0) * self._page_count / SEGMENT_COUNT)
         self._samples = list(samples)
         self._sampled_count = len(samples)
         self._pace = _pace(samples)
@@ -369,6 +371,17 @@ class Forecaster:
         if not self._link.known:
             parts.append("a link that nothing is known of")
         return ", ".join(parts) or "next to nothing"
+
+
+def _written_pages(touched_pages: Array) -> Array:
+    """What of each segment that is there was written to: the kernel gives memory in huge pages where it can.
+
+    Where all is in huge pages, the last one of a stretch is there though it was needed in part alone: half, in the mean.
+    """
+    if (touched_pages % HUGE_PAGES).any():
+        return touched_pages
+    ends = (touched_pages > 0) & (np.append(touched_pages[1:], np.inf) == 0)
+    return np.asarray(np.maximum(touched_pages - np.where(ends, HUGE_PAGES / 2, 0.0), 0.0), dtype=float)
 
 
 def _pace(samples: Sequence[DirtySample]) -> Pace:

@@ -376,7 +376,7 @@ class Forecaster:
 def _written_pages(touched_pages: Array) -> Array:
     """What of each segment that is there was written to: the kernel gives memory in huge pages where it can.
 
-    Where all is in huge pages, the last one of a stretch is there though it was needed in part alone: half, in the mean.
+    Where all is in huge pages, the last of a stretch is there though only a part was needed: half, in the mean.
     """
     if (touched_pages % HUGE_PAGES).any():
         return touched_pages

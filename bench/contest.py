@@ -6,9 +6,11 @@ All rules meet the same guest on the same link, ask for the same limit and deadl
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import inf
 
 import msgspec
 
+from bench.informed import FUTURES, Follows, Way, best_way
 from bench.population import Case, draw
 from livemig.core.inputs import Prepared
 from livemig.core.observation import Observation
@@ -17,6 +19,7 @@ from livemig.core.plan import DOWNTIME_LIMIT_LEAST_S, Plan, Prefer
 from livemig.core.policy import Policy
 from livemig.core.rule import Rule, Wanted
 from livemig.simulation.rivals import RIVALS, rival
+from livemig.simulation.setting import Branch
 from livemig.simulation.simulate import simulate
 
 PATIENCES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
@@ -25,6 +28,9 @@ OURS = ("livemig time", "livemig downtime")
 CLAIRVOYANT = "clairvoyant"
 CLAIRVOYANT_LIMITS, CLAIRVOYANT_RATIO, CLAIRVOYANT_FAILURES = 14, 0.72, 2
 """He tries fixed limits from the user's down, each this share of the one before, until so many in a row fail."""
+INFORMED = "informed"
+NEAR_RATIO = 1.3
+"""Where livemig has more than so many times the clairvoyant's downtime, or misses, it is asked what could be known."""
 
 
 class Ended(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,7 +62,8 @@ class Contest(msgspec.Struct, frozen=True, kw_only=True):
         memory_bytes: Its memory.
         limit_s: Its owner's limit.
         deadline_s: Its owner's deadline.
-        ended: How it ended, by rule; the clairvoyant's only where anything kept limit and deadline.
+        ended: How it ended, by rule; the clairvoyant's only where anything kept limit and deadline, the informed's only
+            where it was asked for.
         held: How ``livemig downtime`` ends with so much patience, by `PATIENCES`.
     """
 
@@ -129,8 +136,8 @@ class _Watching:
         return True
 
 
-def contest(kind: str, seed: int) -> Contest:
-    """Moves one guest by every rule."""
+def contest(kind: str, seed: int, *, informed: bool = False) -> Contest:
+    """Moves one guest by every rule; where livemig was far from the clairvoyant also by the informed, if asked."""
     case = draw(kind, seed)
     ended: dict[str, Ended] = {}
     for name in OURS:
@@ -140,7 +147,7 @@ def contest(kind: str, seed: int) -> Contest:
     tried = [one for one in (*ended.values(), *_clairvoyant(case)) if one.kept]
     if tried:
         ended[CLAIRVOYANT] = min(tried, key=lambda one: (one.downtime_s or 0.0, one.total_s))
-    return Contest(
+    found = Contest(
         kind=kind,
         seed=seed,
         memory_bytes=case.setting.guest.memory_bytes,
@@ -149,6 +156,29 @@ def contest(kind: str, seed: int) -> Contest:
         ended=ended,
         held=held,
     )
+    if informed and wants_informed(found):
+        ended[INFORMED] = _informed(case, ended[OURS[1]])
+    return found
+
+
+def wants_informed(found: Contest) -> bool:
+    """Whether livemig was far from the clairvoyant or missed, and it is not known yet what could be known before."""
+    ours, best = found.ended[OURS[1]], found.ended.get(CLAIRVOYANT)
+    if best is None or INFORMED in found.ended:
+        return False
+    return not ours.kept or (ours.downtime_s or 0.0) > NEAR_RATIO * (best.downtime_s or 0.0)
+
+
+def _informed(case: Case, ours: Ended) -> Ended:
+    """What a rule makes of it that knows all but what comes after the first copy."""
+    copied_s = ours.total_s - (ours.beyond_s or 0.0)
+
+    def play(way: Way, future: int) -> float:
+        branch = Branch(time_s=copied_s, seed=future)
+        one = moved(case, case.plan, Follows(way), branch=branch)
+        return one.downtime_s if one.kept and one.downtime_s is not None else inf
+
+    return moved(case, case.plan, Follows(best_way(case.plan, play, range(FUTURES), NEAR_RATIO)))
 
 
 def _held(case: Case) -> tuple[Ended, ...]:
@@ -157,9 +187,9 @@ def _held(case: Case) -> tuple[Ended, ...]:
     return tuple(moved(case, msgspec.structs.replace(plan, patience_ratio=ratio)) for ratio in PATIENCES)
 
 
-def moved(case: Case, plan: Plan, rule: Rule | None = None) -> Ended:
+def moved(case: Case, plan: Plan, rule: Rule | None = None, branch: Branch | None = None) -> Ended:
     """Moves a guest by one rule, livemig's own or another; limit and deadline are judged by the plan."""
-    run = simulate(case.setting, plan, Policy(plan, rule), seed=case.seed)
+    run = simulate(case.setting, plan, Policy(plan, rule), seed=case.seed, branch=branch)
     in_time = plan.deadline_s is None or run.total_s <= plan.deadline_s
     completed = run.outcome is Outcome.COMPLETED
     within = run.downtime_s is not None and run.downtime_s <= plan.downtime_limit_s

@@ -51,6 +51,13 @@ class GuestMemory:
         """Whether zero pages may come to hold something, so that what is sent must be looked at anew."""
         return self._gains_content
 
+    def branch(self, time_s: float, generator: np.random.Generator) -> None:
+        """Has it write otherwise from a moment: as much and where it did, but by other draws."""
+        self.advance(time_s)
+        self._wavering.branch(time_s, generator.spawn(1)[0])
+        for stage in self._stages:
+            stage.branch(generator)
+
     def advance(self, time_s: float) -> None:
         """Applies what is written up to a moment. A moment that has passed changes nothing."""
         if self.stands_still:
@@ -104,6 +111,8 @@ class _Span(NamedTuple):
 
 
 class _Writer(Protocol):
+    generator: np.random.Generator
+
     def write(self, log: Flags, span: _Span) -> None: ...
 
 
@@ -119,6 +128,10 @@ class _Running:
 
     def begin(self, start_s: float) -> None:
         self._start_s = start_s
+
+    def branch(self, generator: np.random.Generator) -> None:
+        for writer in self._writers:
+            writer.generator = generator
 
     def active_s(self, from_s: float, to_s: float) -> float:
         origin_s = self._start_s - self._offset_s

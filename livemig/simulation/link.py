@@ -69,6 +69,10 @@ class Link:
         self.setting = setting
         self._noise = Wavering(setting.noise_ratio, setting.noise_s, generator)
 
+    def branch(self, time_s: float, generator: np.random.Generator) -> None:
+        """Has its noise go on otherwise from a moment; its outages come when they come."""
+        self._noise.branch(time_s, generator)
+
     def rate_bytes_s(self, time_s: float) -> float:
         """Returns what it carries at a moment, 0 in an outage."""
         from_s = self._step(time_s) * STEADY_S

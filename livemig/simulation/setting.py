@@ -74,3 +74,15 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         rules_of(self.qemu)
         if not 0 < self.bound_s < float("inf"):
             raise PlanError("bound_s is more than 0, and finite")
+
+
+class Branch(msgspec.Struct, frozen=True, kw_only=True):
+    """Another future: up to a moment all is as it is with the seed, from then on guest and link are drawn anew.
+
+    Attributes:
+        time_s: The moment, in seconds since ``migrate``.
+        seed: Of what comes then.
+    """
+
+    time_s: float
+    seed: int

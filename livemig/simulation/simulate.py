@@ -45,7 +45,7 @@ from livemig.core.trace import (
 from livemig.simulation.guest_memory import GuestMemory
 from livemig.simulation.link import Link
 from livemig.simulation.reply import observe
-from livemig.simulation.setting import Setting
+from livemig.simulation.setting import Branch, Setting
 from livemig.simulation.source_qemu import Said, SourceQemu
 
 TICK_S = 0.1
@@ -121,6 +121,7 @@ def simulate(
     *,
     seed: int,
     wishes: Iterable[Wish] = (),
+    branch: Branch | None = None,
     known: Foreknowledge = NOTHING_KNOWN,
     keep_trace: bool = False,
 ) -> SimulatedRun:
@@ -135,12 +136,15 @@ def simulate(
         policy: What decides; None takes livemig's own with that plan.
         seed: Of everything random.
         wishes: What somebody asks for on the way.
+        branch: Another future than the seed's; None is the seed's.
         known: What is known beforehand of earlier migrations.
         keep_trace: Return the trace, as a real run writes it; ``livemig replay`` takes it.
     """
     run = _Simulation(setting, plan, policy or Policy(plan), seed=seed, known=known, keep_trace=keep_trace)
     for wish in wishes:
         run.at(wish.time_s, partial(run.take_wish, wish))
+    if branch is not None:
+        run.at(branch.time_s, partial(run.branch, branch))
     return run.run()
 
 
@@ -163,10 +167,12 @@ class _Simulation:
         self._order = 0
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._records: list[TraceRecord] | None = [] if keep_trace else None
+        self._memory = GuestMemory(setting.guest, np.random.default_rng(guest_seed))
+        self._link = Link(setting.link, np.random.default_rng(link_seed))
         self._source = SourceQemu(
             setting,
-            memory=GuestMemory(setting.guest, np.random.default_rng(guest_seed)),
-            link=Link(setting.link, np.random.default_rng(link_seed)),
+            memory=self._memory,
+            link=self._link,
             generator=np.random.default_rng(source_seed),
             say=self._hear,
             horizon_s=self._next_event_s,
@@ -383,6 +389,12 @@ class _Simulation:
         blocked = not self._source.link.rate_bytes_s(self._now_s)
         if before is MigrationStatus.PRE_SWITCHOVER or (blocked and self._source.status is not before):
             self._resume_thread()
+
+    def branch(self, branch: Branch) -> None:
+        """Draws guest and link anew from now on."""
+        guest_seed, link_seed = np.random.SeedSequence((self._seed, branch.seed)).spawn(2)
+        self._memory.branch(branch.time_s, np.random.default_rng(guest_seed))
+        self._link.branch(branch.time_s, np.random.default_rng(link_seed))
 
     def take_wish(self, wish: Wish) -> None:
         """Tells the policy what somebody asks for."""

@@ -26,6 +26,16 @@ class Wavering:
         """Whether it does not waver at all."""
         return self._deviation == 0
 
+    def branch(self, time_s: float, generator: np.random.Generator) -> None:
+        """Has it go on otherwise from a moment, from where it is then."""
+        if self.steady:
+            return
+        cell = int(time_s / GRID_S) + 1
+        self._extend(cell)
+        ratio = float(self._sums[cell] - self._sums[cell - 1]) / GRID_S
+        self._last = float(np.log(ratio)) + self._deviation**2 / 2
+        self._sums, self._generator = self._sums[: cell + 1], generator
+
     def mean_ratio(self, from_s: float, to_s: float) -> float:
         """Returns the mean over a span of time that is longer than 0."""
         if self.steady:

@@ -27,7 +27,7 @@ from livemig.simulation.guest_memory import GuestMemory
 from livemig.simulation.link import Link, LinkSetting, Outage
 from livemig.simulation.ram_scan import RamScan
 from livemig.simulation.replay import replay
-from livemig.simulation.setting import Costs, Setting
+from livemig.simulation.setting import Branch, Costs, Setting
 from livemig.simulation.simulate import SimulatedRun, Wish, simulate
 from livemig.simulation.source_qemu import Said, SourceQemu
 from livemig.simulation.workloads import (
@@ -215,6 +215,23 @@ def test_another_seed_is_another_run():
     setting = Setting(guest=guest_of())
     runs = {simulate(setting, Plan(bandwidth_bytes_s=50e6), seed=seed).total_s for seed in range(5)}
     assert len(runs) == 5
+
+
+def test_another_future_has_the_same_past():
+    """All that was told up to the branch is the same; what comes is not, and differs by the branch's seed."""
+    link = LinkSetting(rate_bytes_s=60e6, noise_ratio=0.2)
+    setting = Setting(guest=msgspec.structs.replace(guest_of(), variation_ratio=0.3), link=link)
+    plan = Plan(downtime_limit_s=0.005, deadline_s=4.0)
+    branches = (None, *(Branch(time_s=1.5, seed=seed) for seed in range(3)))
+    runs = [simulate(setting, plan, seed=5, branch=branch, keep_trace=True) for branch in branches]
+    pasts = [
+        [record for record in run.records if isinstance(record, InputRecord) and record.input.time_s < 1.4]
+        for run in runs
+    ]
+    assert len(pasts[0]) > 10
+    assert all(past == pasts[0] for past in pasts)
+    assert len({run.sent_bytes for run in runs}) == len(runs)
+    assert runs[1] == simulate(setting, plan, seed=5, branch=branches[1], keep_trace=True)
 
 
 def said(run: SimulatedRun) -> list[str]:

@@ -163,6 +163,17 @@ def test_what_wavers_is_one_on_average():
     assert 0.55 < np.std(np.log(ratios)) < 0.65
 
 
+def test_what_wavers_goes_on_from_where_it_is():
+    """On a branch: the same before, near it soon after, and elsewhere in the end."""
+    one, other = Wavering(0.3, 5.0, np.random.default_rng(1)), Wavering(0.3, 5.0, np.random.default_rng(1))
+    one.ratio(9.0)
+    other.branch(3.0, np.random.default_rng(2))
+    assert [one.ratio(time_s) for time_s in (0.5, 2.9, 3.0)] == [other.ratio(time_s) for time_s in (0.5, 2.9, 3.0)]
+    assert abs(math.log(one.ratio(3.03) / other.ratio(3.03))) < 0.1
+    assert one.ratio(9.0) != other.ratio(9.0)
+    assert abs(math.log(other.ratio(30.0))) < 2.0
+
+
 def test_a_link_carries_less_in_an_outage():
     """And says until when."""
     link = Link(

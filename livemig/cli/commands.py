@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,24 +11,22 @@ import click
 from livemig.cli.completion import completion
 from livemig.cli.config import config_option
 from livemig.cli.control_commands import cancel, recover, status, tune
-from livemig.cli.handover_options import handover_fields, handover_options
+from livemig.cli.handover_options import handover_options
 from livemig.cli.help import Option, Verb
 from livemig.cli.help_texts import DEMO_EPILOG, EXAMPLES, PLAN_EPILOG, REPLAY_EPILOG, RUN_EPILOG
 from livemig.cli.lab import lab
-from livemig.cli.options import ADDRESS, DURATION, RATE, SIZE, PolicyName
+from livemig.cli.limit_options import AFTERWARDS, limit_options, plan_of, sample_option
+from livemig.cli.options import ADDRESS, RATE, SIZE, PolicyName
 from livemig.cli.simulate_options import SIMULATE_EPILOG, simulated_options
 from livemig.cli.supervise import new_id, supervised
 from livemig.core.errors import PlanError
 
 if TYPE_CHECKING:
-    from livemig.core.plan import Plan
     from livemig.engine.launch_plan import LaunchOptions
 
 _ADDRESSES = "Where"
-_LIMITS = "Limits"
 _LAUNCH = "A destination that livemig launches"
 _HOSTS = "Between hosts"
-_AFTERWARDS = "Afterwards"
 _OUTPUT = "Output"
 _GUEST = "The guest"
 
@@ -47,91 +44,6 @@ def cli() -> None:
 
 for _verb in (status, tune, cancel, recover):
     cli.add_command(_verb)
-
-
-def _limits(command: Any, *, bandwidth: str | None = None) -> Any:
-    """The options that make a plan, shared by the verbs that migrate."""
-    options = [
-        _option(
-            "--downtime-limit",
-            heading=_LIMITS,
-            type=DURATION,
-            default="300ms",
-            show_default=True,
-            help="How long the guest may stand still. livemig never raises it.",
-        ),
-        _option(
-            "--bandwidth",
-            heading=_LIMITS,
-            type=RATE,
-            default=bandwidth,
-            show_default=bandwidth is not None,
-            help="Cap on what is sent while the guest runs. QEMU's last step, while the guest stands still, is not "
-            "held to it; where it decides, one slot of 0.1 s before is not, either."
-            f"{'' if bandwidth else ' Without it there is no cap.'}",
-        ),
-        _option(
-            "--deadline",
-            heading=_LIMITS,
-            type=DURATION,
-            help="Time within which the guest must have moved. Without it livemig tries until it sees no hope.",
-        ),
-        _option(
-            "--at-deadline",
-            heading=_LIMITS,
-            type=click.Choice(["cancel", "pause"]),
-            default="cancel",
-            show_default=True,
-            help="What then, or as soon as it is clear that nothing else is left: give up, or stop the guest and send "
-            "the rest however long it takes.",
-        ),
-        _option(
-            "--keep-trying",
-            heading=_LIMITS,
-            is_flag=True,
-            help="Go on when it looks hopeless, until the deadline; without one for ever.",
-        ),
-        _option(
-            "--prefer",
-            heading=_LIMITS,
-            type=click.Choice(["time", "downtime"]),
-            default="time",
-            show_default=True,
-            help="Within the limit: move as soon as it holds, or use the time there is to stand still less.",
-        ),
-        _option(
-            "--patience",
-            heading=_LIMITS,
-            type=click.FloatRange(0, 1e6, min_open=True),
-            metavar="RATIO",
-            help="With --prefer downtime: wait at most so many times as long as the downtime that is at stake, such as "
-            "10 s for one of 1 s. Without it in all the time there is.",
-        ),
-        _option(
-            "--probation",
-            heading=_AFTERWARDS,
-            type=DURATION,
-            default="2s",
-            show_default=True,
-            help="How long the guest is watched at the destination before the source is quit.",
-        ),
-    ]
-    for option in reversed(options):
-        command = option(command)
-    return command
-
-
-def _sample(default: str) -> Callable[[Any], Any]:
-    """How long the guest is sampled; longer where nothing waits for it."""
-    return _option(
-        "--sample",
-        heading=_LIMITS,
-        type=DURATION,
-        default=default,
-        show_default=True,
-        help="How long to watch, before anything is sent, how the running guest dirties its memory: the forecast rests "
-        "on it. 0s does not, and forecasts from earlier migrations alone.",
-    )
 
 
 def _launch(command: Any) -> Any:
@@ -221,8 +133,8 @@ def _json(command: Any) -> Any:
     help="The QEMU that waits for it (-S -incoming defer): its monitor. If nobody listens there, livemig launches one "
     "by the source's command line, its monitor at that path.",
 )
-@_limits
-@_sample("0s")
+@limit_options
+@sample_option("0s")
 @_between_hosts
 @handover_options
 @_launch
@@ -232,7 +144,7 @@ def _json(command: Any) -> Any:
     is_flag=True,
     help="Print the command line that would be launched, and stop.",
 )
-@_option("--keep-source", heading=_AFTERWARDS, is_flag=True, help="Leave the source paused instead of quitting it.")
+@_option("--keep-source", heading=AFTERWARDS, is_flag=True, help="Leave the source paused instead of quitting it.")
 @_output
 def run(
     src_qmp: str,
@@ -266,7 +178,7 @@ def run(
             lifeline=lifeline,
             source=src_qmp,
             destination=dst_qmp,
-            plan=_plan(**asked),
+            plan=plan_of(**asked),
             launch=_launch_options(maps, dst_set, dst_args, dst_command),
             trace_path=trace,
             as_json=as_json,
@@ -292,12 +204,12 @@ def run(
     help="The QEMU that waits for it: its monitor; or the place where that of a launched one would be. Without it the "
     "source alone is looked at.",
 )
-@_limits
-@_sample("15s")
+@limit_options
+@sample_option("15s")
 @_between_hosts
 @handover_options
 @_launch
-@_option("--keep-source", heading=_AFTERWARDS, is_flag=True, help="Plan to leave the source paused, not to quit it.")
+@_option("--keep-source", heading=AFTERWARDS, is_flag=True, help="Plan to leave the source paused, not to quit it.")
 @config_option
 @_json
 def plan(
@@ -321,7 +233,7 @@ def plan(
     return show_plan(
         source=src_qmp,
         destination=dst_qmp,
-        plan=_plan(**asked),
+        plan=plan_of(**asked),
         launch=_launch_options(maps, dst_set, dst_args, dst_command),
         as_json=as_json,
     )
@@ -367,8 +279,8 @@ def replay(trace: Path, *, policy: str | None, as_json: bool) -> int:
     show_default=True,
     help="How QEMU runs it.",
 )
-@partial(_limits, bandwidth="200MiB/s")
-@_sample("0s")
+@partial(limit_options, bandwidth="200MiB/s")
+@sample_option("0s")
 @_output
 def demo(*, as_json: bool, trace: Path | None, **asked: Any) -> int:
     """Start a busy guest and a waiting QEMU, move the guest, and check every page of its memory.
@@ -379,7 +291,7 @@ def demo(*, as_json: bool, trace: Path | None, **asked: Any) -> int:
     from livemig.cli.demo import run_demo
 
     workload = {name: asked.pop(name) for name in ("memory", "working_set", "dirty_rate", "accelerator")}
-    plan = _plan(keep_source=False, **asked)
+    plan = plan_of(keep_source=False, **asked)
     return run_demo(plan=plan, trace_path=trace, as_json=as_json, **workload)
 
 
@@ -394,49 +306,9 @@ def _launch_options(
         raise click.UsageError(str(error), ctx=click.get_current_context()) from error
 
 
-def _plan(
-    *,
-    downtime_limit: float,
-    bandwidth: float | None,
-    deadline: float | None,
-    at_deadline: str,
-    keep_trying: bool,
-    prefer: str,
-    patience: float | None,
-    probation: float,
-    keep_source: bool,
-    sample: float = 0.0,
-    security: str = "auto",
-    migrate_address: str | None = None,
-    **handover: Any,
-) -> Plan:
-    from livemig.core.plan import AtDeadline, Plan, Prefer, Security
-
-    if patience is not None and prefer != "downtime":
-        raise click.UsageError("--patience needs --prefer downtime", ctx=click.get_current_context())
-    try:
-        return Plan(
-            downtime_limit_s=downtime_limit,
-            bandwidth_bytes_s=bandwidth,
-            deadline_s=deadline,
-            at_deadline=AtDeadline(at_deadline),
-            keep_trying=keep_trying,
-            prefer=Prefer(prefer),
-            patience_ratio=patience,
-            probation_s=probation,
-            keep_source=keep_source,
-            sample_s=sample,
-            security=Security(security),
-            migrate_address=migrate_address,
-            **(handover_fields(**handover) if handover else {}),
-        )
-    except PlanError as error:
-        raise click.UsageError(str(error), ctx=click.get_current_context()) from error
-
-
 @cli.command(cls=Verb, epilog=SIMULATE_EPILOG, short_help="Simulate a migration.")
 @simulated_options
-@_limits
+@limit_options
 @_output
 def simulate(*, as_json: bool, trace: Path | None, seed: int, count: int, **asked: Any) -> int:
     """See what a migration would do, simulated page by page. Needs no QEMU and touches none.
@@ -456,7 +328,7 @@ def simulate(*, as_json: bool, trace: Path | None, seed: int, count: int, **aske
         "patience",
         "probation",
     )
-    plan = _plan(keep_source=False, **{name: asked.pop(name) for name in limits})
+    plan = plan_of(keep_source=False, **{name: asked.pop(name) for name in limits})
     return run_simulation(plan=plan, asked=asked_of(**asked), seed=seed, count=count, trace_path=trace, as_json=as_json)
 
 

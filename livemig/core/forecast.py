@@ -209,7 +209,7 @@ def reach(start: Particles, expected: Expectations, generator: np.random.Generat
     course = _course(expected, horizon_s, counted_s)
     course = course._replace(looked=not begins)
     if begins and much_is_fresh(course.limit_s, expected.running_bytes_s.max(), start.known_pages[0].sum() * 4096):
-        course = course._replace(copying_share=FRESH_RATIO)
+        course = course._replace(copying_ratio=FRESH_RATIO)
     rolled = roll(start, course, generator)
     rest_bytes = rolled.left_pages * PAGE_SENT_BYTES
     downtime_s = _last_step_s(expected, rolled.left_pages, rolled.fresh_pages)

@@ -94,7 +94,7 @@ class Course(NamedTuple):
         counted_s: When QEMU has counted the first slot that was not the guard's, shape (M,): before, its threshold is
             next to nothing, for it is that slot's throughput times the limit.
         foreseen: What tells when the cap is lifted for a slot; None where it never is.
-        copying_share: What of the limit the policy uses until the first copy has ended; 1 after it.
+        copying_ratio: What of the limit the policy uses until the first copy has ended; 1 after it.
         looked: Whether QEMU has looked at where they start, and went on.
     """
 
@@ -108,7 +108,7 @@ class Course(NamedTuple):
     horizon_s: float
     counted_s: Array
     foreseen: Foreseen | None = None
-    copying_share: float = 1.0
+    copying_ratio: float = 1.0
     looked: bool = False
 
 
@@ -208,8 +208,8 @@ class _Slots:
         pages_s = self._capped_pages / course.slot_s
         self._free_pages_s = course.burst_bytes_s / PAGE_SENT_BYTES
         self._allowed_pages = pages_s * course.limit_s
-        self._copying_pages = course.copying_share * self._allowed_pages
-        self._copying = np.asarray(course.copying_share < 1.0)
+        self._copying_pages = course.copying_ratio * self._allowed_pages
+        self._copying = np.asarray(course.copying_ratio < 1.0)
         self._probing = course.foreseen and Probing(course.foreseen, course.curves, pages_s, course.limit_s)
 
     def at(self, state: Particles) -> _Slot:

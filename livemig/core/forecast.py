@@ -69,7 +69,7 @@ class Expectations(NamedTuple):
         fixed_s: The fixed part of the downtime.
         limit_s: The user's limit.
         reserved_s: What the policy takes off it for the fixed part.
-        capped: Whether the copy runs under a cap, so that QEMU looks once a slot.
+        cap_bytes_s: What the copy is held to; None is no cap.
         deadline_s: The deadline; None is none.
         pace: How the guest's pace wavers.
         foreseen: What tells when the policy lifts the cap for a slot; None where it never does.
@@ -82,10 +82,15 @@ class Expectations(NamedTuple):
     fixed_s: Array
     limit_s: float
     reserved_s: float
-    capped: bool
+    cap_bytes_s: float | None
     deadline_s: float | None
     pace: Pace
     foreseen: Foreseen | None = None
+
+    @property
+    def capped(self) -> bool:
+        """Whether the copy runs under a cap, so that QEMU looks once a slot."""
+        return self.cap_bytes_s is not None
 
 
 class Reached(NamedTuple):
@@ -208,7 +213,8 @@ def reach(start: Particles, expected: Expectations, generator: np.random.Generat
     counted_s = start.slot_s + CAPPED_SLOT_S - start.short_s if begins else np.zeros(len(start.slot_s))
     course = _course(expected, horizon_s, counted_s)
     course = course._replace(looked=not begins)
-    if begins and much_is_fresh(course.limit_s, expected.running_bytes_s.max(), start.known_pages[0].sum() * 4096):
+    most_bytes_s = max(float(expected.running_bytes_s.max()), expected.cap_bytes_s or 0.0)
+    if begins and much_is_fresh(course.limit_s, most_bytes_s, float(start.known_pages[0].sum()) * 4096):
         course = course._replace(copying_ratio=FRESH_RATIO)
     rolled = roll(start, course, generator)
     rest_bytes = rolled.left_pages * PAGE_SENT_BYTES

@@ -263,7 +263,7 @@ class Forecaster:
             fixed_s=self._link.fixed_s(normal[:, 2]) if given_s is None else fixed_parts(given_s, normal[:, 2]),
             limit_s=self._plan.downtime_limit_s,
             reserved_s=self.reserved_s,
-            capped=self._plan.bandwidth_bytes_s is not None,
+            cap_bytes_s=self._plan.bandwidth_bytes_s,
             deadline_s=self._plan.deadline_s,
             pace=self._pace._replace(deviation=self._phase_deviation()),
             foreseen=self._foreseen(running_bytes_s),

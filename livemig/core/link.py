@@ -104,6 +104,8 @@ class Link:
             return np.asarray(self._last_step.bytes_s * np.exp(self._last_step.deviation * normal), dtype=float)
         if self.cap_bytes_s is None or self._held_by_link():
             return running_bytes_s
+        if self._past_bytes_s:
+            return np.maximum(self._spread(self._past_bytes_s, normal, least_deviation=0.1), running_bytes_s)
         excess = np.exp(uniform(normal) * np.log(CAP_EXCESS_MOST))
         return np.asarray(self.cap_bytes_s * excess, dtype=float)
 

@@ -84,12 +84,12 @@ def wavering(samples: Sequence[DirtySample], pace: Pace) -> list[DirtySample]:
     if pace.deviation < BURSTS_DEVIATION or not samples:
         return list(samples)
     groups = _by_period(samples)
-    periods_s = [group[0].periods_s[0] for group in groups]
-    means = np.maximum.accumulate([float(np.mean([one.dirtied_pages for one in group])) for group in groups])
+    periods_s = np.array([group[0].periods_s[0] for group in groups])
+    means = np.array([np.mean([one.dirtied_pages for one in group]) for group in groups])
     found = []
     for sample in samples:
         period_s = float(np.dot(sample.periods_s, sample.weights))
-        mean_pages = float(np.interp(period_s, periods_s, means))
+        mean_pages = float((means * np.minimum(1.0, period_s / periods_s)).max())  # D rises, and is concave
         share = pace.deviation * float(averaging(np.array(period_s / pace.time_s)))
         deviation_pages = float(np.hypot(sample.deviation_pages, share * mean_pages))
         found.append(msgspec.structs.replace(sample, deviation_pages=deviation_pages))

@@ -15,7 +15,7 @@ import msgspec
 
 from livemig.core.errors import PlanError, RefusedError
 from livemig.engine.hotplug import Hotplug, hotplug_since_start
-from livemig.engine.shared_folder import is_shared
+from livemig.engine.shared_folder import may_be_elsewheres
 from livemig.engine.side import Side
 from livemig.hosts.host import Host
 from livemig.hosts.places import STDERR_NAME
@@ -290,23 +290,17 @@ class _Launching:
         return {named[path]: text for path, text in texts.items()}
 
     async def _why_not_ours(self, paths: Iterable[str]) -> tuple[str, ...]:
-        """Returns which sockets may be the source's: one in a folder of both hosts only looks dead from the other.
-
-        QEMU would take its path from whoever listens there.
-        """
-        if self._source.host.identity.shares_kernel(self._host.identity):
-            return ()  # there it answers
-        suspects = sorted(await self._host.existing_among(paths))
-        own = posixpath.dirname(self._source.address.path or "/")
-        reasons = []
-        for path in suspects:
-            folder = posixpath.dirname(path)
-            if await is_shared(self._host, folder, self._source.host, (folder, own)) is not False:
-                reasons.append(
-                    f"{path} is a socket in a folder that both hosts share, and somebody at the source's host may "
-                    "listen at it: choose another path, or remove it there"
-                )
-        return tuple(reasons)
+        """Returns which sockets may be the source's: QEMU would take their paths from whoever listens there."""
+        suspects = [
+            path
+            for path in sorted(await self._host.existing_among(paths))
+            if await may_be_elsewheres(path, self._host, self._source.host)
+        ]
+        return tuple(
+            f"{path} is a socket there already, and somebody at the source's host may listen at it, for both hosts may "
+            "share its folder: choose another path (--dst-qmp, --map), or remove it there"
+            for path in suspects
+        )
 
     async def _checked(
         self,

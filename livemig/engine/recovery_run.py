@@ -27,6 +27,7 @@ from livemig.engine.retire import retire
 from livemig.engine.run_journal import RunJournal
 from livemig.engine.run_record import RunRecord, SideRecord, Stage
 from livemig.engine.settle import Settlement
+from livemig.engine.shared_folder import may_be_elsewheres
 from livemig.engine.watch import Watch
 from livemig.qemu.address import Address
 from livemig.qemu.capabilities import Changes, MigrationSettings
@@ -254,9 +255,19 @@ class RecoveryRun:
                     await side.host.remove_launch_folder(Path(record.own_folder), self.record.id)
                     for address in map(Address.parse, (*record.other_addresses, record.address)):
                         if address.path is not None:
-                            await side.host.remove_dead_socket(Path(address.path))
+                            await self._remove_socket(side, address.path)
             except LivemigError as error:
                 self.left.append(f"folders of the run may be left on the {side.name}'s host: {error}")
+
+    async def _remove_socket(self, side: RecoveredSide, path: str) -> None:
+        """Removes a dead one; one that may be listened at from the other host stays."""
+        other = self._destination if side is self._source else self._source
+        if not await side.host.existing_among([path]):
+            return
+        if not other.host_reached or await may_be_elsewheres(path, side.host, other.host):
+            self.left.append(f"the socket {path} is left: somebody at the other host may listen at it")
+            return
+        await side.host.remove_dead_socket(Path(path))
 
 
 def _nobody(record: RunRecord) -> RecoveredSide:

@@ -72,6 +72,7 @@ async def make_keys(folder: Path, layout: Layout) -> None:
     (folder / "authorized_keys").write_bytes(user_key_path(folder).with_suffix(".pub").read_bytes())
     known_hosts_path(folder).write_text("".join(_known(folder, layout, host) for host in HOST_NAMES))
     ssh_config_path(folder).write_text("".join(_client_config(folder, layout, host) for host in HOST_NAMES))
+    (folder / "banner").write_text("Authorised use only.\nlivemig's lab: {} $( ` '\n")
     for host in HOST_NAMES:
         (folder / f"{host}.sshd_config").write_text(_server_config(folder, host))
     shadow = folder / "shadow"
@@ -145,7 +146,7 @@ Host {host}
 
 
 def _server_config(folder: Path, host: str) -> str:
-    """Keys alone; without PAM, which would want this machine's login records."""
+    """Keys alone; without PAM, which would want this machine's login records. With a banner, as many sites have one."""
     return f"""\
 Port {SSH_PORT}
 HostKey {host_key_path(folder, host)}
@@ -158,6 +159,7 @@ KbdInteractiveAuthentication no
 PermitRootLogin prohibit-password
 UseDNS no
 PrintMotd no
+Banner {folder / "banner"}
 MaxStartups 100
 LogLevel VERBOSE
 Subsystem sftp internal-sftp

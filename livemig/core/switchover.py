@@ -246,7 +246,7 @@ class Switchover:
         if time_s >= end_s:
             return limit_s
         if self._rising(time_s):
-            return min(limit_s, RISING_SHARE * last_s)
+            return min(limit_s, max(least_s, RISING_SHARE * last_s))  # the last round may have left nothing at all
         if last_s < SWINGING_RATIO * lowest_s and self._tight(time_s - copied_s, limit_s):
             return limit_s
         target_s = min(limit_s, max(least_s, LEAST_SHARE * lowest_s))

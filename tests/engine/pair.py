@@ -157,7 +157,7 @@ class Pair:
             assert verdict.good, verdict
             await asyncio.sleep(0.05)
             assert self.heartbeat.beat_count > beats
-        assert self.heartbeat.problems == []
+        assert self.heartbeat.problems == [], self.heartbeat.problems
         gone: Machine | LaunchedMachine = getattr(self, other)
         if isinstance(gone, LaunchedMachine) and states[other] == "gone":
             assert gone.left_behind == []

@@ -330,6 +330,7 @@ async def test_monitor_lost_while_moving(pair: Pair, side: str) -> None:
     await pair.assert_settings_restored("source")
 
 
+@pytest.mark.one_host("it cuts the socket between both; tests/ssh cuts the data link in every phase")
 @pytest.mark.parametrize("fault", ["cut", "black hole"])
 async def test_link_fails_while_copying(pair: Pair, fault: str, monkeypatch) -> None:
     """The link is cut, or swallows everything in silence: given up, and the guest runs on at the source."""
@@ -343,6 +344,7 @@ async def test_link_fails_while_copying(pair: Pair, fault: str, monkeypatch) -> 
     assert (await pair.run_states())["destination"] == "gone"
 
 
+@pytest.mark.one_host("it cuts the socket between both; tests/ssh cuts the data link in every phase")
 @pytest.mark.parametrize("fault", ["cut", "black hole"])
 async def test_link_fails_after_stop(pair: Pair, fault: str, monkeypatch) -> None:
     """The link dies while the guest stands still: the source is freed within the bound, and the guest runs there."""
@@ -375,6 +377,7 @@ async def test_destination_hangs(pair: Pair) -> None:
     assert (await pair.run_states())["destination"] == "gone"
 
 
+@pytest.mark.one_host("it takes the place of the socket between both")
 async def test_refused_address(pair: Pair, monkeypatch) -> None:
     """`migrate` answers before it connects; that nobody listens comes later, as a failure."""
     await pair.start()

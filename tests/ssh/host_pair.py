@@ -41,9 +41,10 @@ class HostPair(Pair):
             settings = {"incoming": "defer", "paused": True, **changes}
             return await self._machine_on(other, msgspec.structs.replace(self._settings, **settings))
         assert changes.get("incoming", "defer") == "defer", "what livemig launches always waits so"
+        self._count += 1
         folder = other.private_folder_outside
         machine = LaunchedMachine(folder=folder, name=LAUNCHED, heartbeat=self.heartbeat)
-        name = f"{LAUNCHED} on {other.name}"
+        name = f"qemu{self._count} on {other.name}"
         machine.serial = SerialLine(folder / f"{LAUNCHED}.serial", name=name, heartbeat=self.heartbeat)
         return await self._stack.enter_async_context(machine)
 

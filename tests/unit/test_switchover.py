@@ -7,13 +7,17 @@ from functools import cache
 
 import msgspec
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from livemig.core.action import Cancel, SetDowntimeLimit, SetSwitchoverBandwidth
-from livemig.core.inputs import Input, SourceStopped, Tuned
+from livemig.core.inputs import Input, Prepared, SourceStopped, Tuned
+from livemig.core.observation import Observation
 from livemig.core.outcome import Outcome
 from livemig.core.plan import DOWNTIME_LIMIT_LEAST_S, DOWNTIME_LIMIT_MOST_S, AtDeadline, Plan, PlanChange, Prefer
 from livemig.core.policy import Policy
-from livemig.core.switchover import first_crossing
+from livemig.core.status import MigrationStatus
+from livemig.core.switchover import Switchover, first_crossing
 from livemig.core.trace import DecisionRecord, InputRecord
 from livemig.core.units import parse_duration_s, parse_rate_bytes_s
 from livemig.simulation.link import LinkSetting, Outage
@@ -370,3 +374,32 @@ def test_a_simulated_trace_replays(name, prefer):
     found = replay(run.records)
     assert found.reproduced
     assert len(found.decisions) == sum(isinstance(record, DecisionRecord) for record in run.records)
+
+
+@settings(max_examples=150)
+@given(
+    st.lists(st.tuples(st.floats(0.02, 2.0), st.integers(0, 300 * MiB)), min_size=1, max_size=30),
+    st.sampled_from(Prefer),
+    st.none() | st.floats(0.1, 100.0),
+)
+@example([*[(0.05, 0)] * 12, *[(0.05, MiB)] * 14, (0.05, 0)], Prefer.DOWNTIME, None)
+def test_whatever_rounds_leave_qemu_is_allowed_something_and_no_more_than_the_limit(rounds, prefer, patience_ratio):
+    """Nothing at all left after rounds that left more and more, too: a threshold of 0 would stop the guest with all."""
+    plan = msgspec.structs.replace(preferring(prefer), patience_ratio=patience_ratio)
+    rule = Switchover()
+    rule.begin(plan, Prepared(time_s=0.0, memory_bytes=512 * MiB))
+    time_s, sent_bytes = 0.0, 0
+    for number, (duration_s, left_bytes) in enumerate(rounds, start=2):
+        time_s, sent_bytes = time_s + duration_s, sent_bytes + int(duration_s * LINK_BYTES_S)
+        observation = Observation(
+            time_s=time_s,
+            status=MigrationStatus.ACTIVE,
+            dirty_sync_count=number,
+            sent_bytes=sent_bytes,
+            normal_pages=sent_bytes // 4096,
+            zero_pages=0,
+            remaining_bytes=left_bytes,
+            throughput_bytes_s=LINK_BYTES_S * (1 + number / 1000),
+        )
+        wanted = rule.observe(observation)
+        assert DOWNTIME_LIMIT_LEAST_S <= wanted.downtime_limit_s <= first_crossing(plan).downtime_limit_s

@@ -14,6 +14,66 @@ from tests.launch.bench import QEMU, Bench
 from tests.launch.leftovers import end_stale, own_folder
 from tests.ssh.host_bench import HostBench
 
+OF_THIS_MACHINE = frozenset(
+    (
+        "test_a_deleted_program_is_found_by_its_path[False]",
+        "test_a_deleted_working_folder_is_none",
+        "test_a_destination_is_launched_from[daemonized]",
+        "test_a_destination_is_launched_from[image without option]",
+        "test_a_destination_is_launched_from[readconfig]",
+        "test_a_destination_is_launched_from[relative image]",
+        "test_a_destination_is_launched_from[secret]",
+        "test_a_destination_is_launched_from[several monitors]",
+        "test_a_destination_without_memory_is_refused",
+        "test_a_folder_its_user_cannot_write_to_is_refused",
+        "test_a_generation_id_moves_along",
+        "test_a_guest_with_shared_memory_in_a_file_moves_into_a_fresh_one",
+        "test_a_medium_that_was_changed_is_the_new_one[drive]",
+        "test_a_medium_that_was_changed_is_the_new_one[short]",
+        "test_a_monitor_whose_socket_was_passed_is_seen_through",
+        "test_a_name_may_hold_any_byte",
+        "test_a_plugged_card_and_disk_move_along_and_on",
+        "test_a_process_of_somebody_else_is_refused",
+        "test_a_relative_image_of_a_deleted_working_folder_is_named",
+        "test_a_snapshot_that_was_taken_is_the_disk",
+        "test_a_source_in_another_pid_namespace_is_not_taken_for_another_qemu",
+        "test_a_source_in_another_pid_namespace_moves_into_a_given_command",
+        "test_a_stranger_at_the_launched_ones_monitor_is_refused",
+        "test_a_taken_port_is_named_or_left",
+        "test_a_taken_socket_is_named",
+        "test_a_tap_by_name_needs_another",
+        "test_an_image_that_was_replaced_is_refused",
+        "test_file_backed_memory_on_one_host",
+        "test_it_has_the_surroundings_of_its_source",
+        "test_it_outlives_livemig",
+        "test_it_runs_as_its_sources_user",
+        "test_it_runs_in_its_sources_network_namespace",
+        "test_of_two_launches_at_once_one_is_refused[a folder left over]",
+        "test_of_two_launches_at_once_one_is_refused[nothing there]",
+        "test_of_two_runs_at_once_to_one_place_one_moves",
+        "test_one_name_in_two_folders_is_two_files",
+        "test_one_that_dies_at_once_is_quoted",
+        "test_one_that_dies_says_no_secret",
+        "test_one_that_is_cancelled_is_gone",
+        "test_one_that_never_answers_is_ended",
+        "test_the_guest_moves_on_and_on",
+        "test_two_files_for_one_disk_are_refused",
+        "test_what_came_back_by_the_same_id_is_what_it_is_now",
+        "test_what_was_plugged_behind_a_device_given_as_json_moves_along",
+        "test_what_was_plugged_in_moves_on_and_on",
+        "test_what_was_unplugged_leaves_its_gap",
+    )
+)
+"""Their sources' working folders, users, namespaces, sockets or files are of this machine, and looked at on it."""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Between two hosts those are left out, and say why."""
+    if config.getoption("two_hosts"):
+        for item in items:
+            if item.path.parent == Path(__file__).parent and item.name in OF_THIS_MACHINE:
+                item.add_marker(pytest.mark.skip(reason="on one host: what it starts and looks at is of this machine"))
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _nothing_left_of_killed_runs() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,10 @@ class HostBench(Bench):
     def __init__(self, lab: TwoHosts, hosts: HostPool) -> None:
         super().__init__(lab.a.shared_folder)
         self._lab, self._hosts = lab, hosts
+
+    async def source(self, *arguments: str, prefix: Sequence[str] = (), **options: Any) -> Side:
+        """Starts a QEMU on host A; what runs there begins in ``/``."""
+        return await super().source(*arguments, prefix=(*self._lab.a.argv(), *prefix), **{"cwd": "/", **options})
 
     async def plan(self, source: Side, qmp: str = "b.qmp", **options: Any) -> LaunchPlan:
         """Plans the launch of its destination on the other host."""

@@ -46,7 +46,7 @@ async def bench(lab: TwoHosts) -> AsyncIterator[HostBench]:
 async def test_a_destination_is_launched_there_from(style: str, bench: HostBench, lab: TwoHosts) -> None:
     for name in ("a.img", "b,b.img"):
         (bench.folder / name).write_bytes(bytes(2**20))
-    source = await bench.source(*STYLES[style], prefix=lab.a.argv(), cwd="/")
+    source = await bench.source(*STYLES[style])
     launched = await bench.launch(source)
     await assert_waits(launched)
     await assert_same_machine(source, launched)

@@ -44,6 +44,7 @@ async def dial(
     *,
     timeout_s: float,
     silence_s: float,
+    answer_s: float,
     starting: bool,
     way: Way | None = None,
 ) -> socket.socket:
@@ -54,6 +55,7 @@ async def dial(
         connection: The connection object, fresh.
         timeout_s: Bound on the whole in seconds, within which a refused connection is tried again.
         silence_s: How long a connected monitor may stay silent before it counts as held by another client.
+        answer_s: How long one that has greeted may take to answer, within the bound on the whole.
         starting: Whether QEMU was only just started, so that its socket may not be there yet.
         way: What opens the connection; None where the address says all.
 
@@ -64,7 +66,8 @@ async def dial(
     opened = await _open_socket(address, way, deadline_s, starting=starting)
     duplicate = opened.dup()
     try:
-        await _negotiate(address, opened, connection, deadline_s=deadline_s, silence_s=silence_s)
+        answer_s = min(answer_s, deadline_s - time.monotonic())
+        await _negotiate(address, opened, connection, silence_s=silence_s, answer_s=answer_s)
     except BaseException:
         duplicate.close()
         opened.close()
@@ -166,14 +169,14 @@ def _seen(attempt: asyncio.Task[None]) -> None:
 
 
 async def _negotiate(
-    address: Address, opened: socket.socket, connection: Connection, *, deadline_s: float, silence_s: float
+    address: Address, opened: socket.socket, connection: Connection, *, silence_s: float, answer_s: float
 ) -> None:
     attempt = asyncio.create_task(connection.connect(opened), name=f"QMP greeting of {address}")
     attempt.add_done_callback(_seen)
     try:
         await asyncio.wait({attempt}, timeout=silence_s)
         if not attempt.done() and connection.greeting is not None:
-            await asyncio.wait({attempt}, timeout=max(silence_s, deadline_s - time.monotonic()))
+            await asyncio.wait({attempt}, timeout=max(silence_s, answer_s))
         if not attempt.done():
             raise _error(address, _why_silent(connection))
         attempt.result()

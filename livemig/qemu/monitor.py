@@ -12,7 +12,7 @@ from qemu.qmp import ExecInterruptedError, ExecuteError, QMPError, StateError
 from qemu.qmp.protocol import Runstate
 from qemu.qmp.qmp_client import BadReplyError
 
-from livemig.core.errors import CommandError, MonitorTimeout, ReplyError
+from livemig.core.errors import CommandError, ConnectError, MonitorTimeout, ReplyError
 from livemig.core.observation import Observation
 from livemig.core.status import RunState
 from livemig.qemu.address import Address
@@ -104,16 +104,29 @@ class Monitor:
             ConnectError: When it can't be reached, is held by another client, or is no QMP monitor.
         """
         parsed = Address.parse(address) if isinstance(address, str) else address
-        monitor = cls(name, parsed)
-        monitor._way = way
-        monitor._socket = await dial(
-            parsed,
-            monitor._connection,
-            timeout_s=timeout_s,
-            silence_s=timeout_s if starting else silence_s,
-            starting=starting,
-            way=way,
-        )
+        deadline_s = time.monotonic() + timeout_s
+        silent: ConnectError | None = None
+        while True:
+            monitor = cls(name, parsed)
+            monitor._way = way
+            try:
+                monitor._socket = await dial(
+                    parsed,
+                    monitor._connection,
+                    timeout_s=deadline_s - time.monotonic(),
+                    silence_s=timeout_s if starting else silence_s,
+                    answer_s=timeout_s / 2,
+                    starting=starting,
+                    way=way,
+                )
+                break
+            except ConnectError as error:
+                if silent is not None:
+                    raise silent from error
+                if monitor._connection.greeting is None:
+                    raise
+                # QEMU drops what a client says while it still closes the one before: asked once more.
+                silent = error
         monitor._watcher = asyncio.create_task(monitor._watch(), name=f"QMP monitor {name}")
         logger.debug("%s: connected to %s", name, parsed)
         return monitor

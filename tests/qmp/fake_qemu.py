@@ -37,6 +37,8 @@ class Faults:
     silent_after: int | None = None
     """From this count of in-band commands on none is answered; out-of-band ones are."""
     silent_commands: set[str] = field(default_factory=set)
+    lost_negotiations: int = 0
+    """So many clients' first command is dropped, as QEMU does while it still closes the client before."""
     close_after: int | None = None
     """After this count of in-band commands the connection closes instead of the answer."""
     bytes_after: dict[int, bytes] = field(default_factory=dict)
@@ -361,6 +363,9 @@ class _Client:
             faults, command = self._qemu.faults, message.get("execute", "")
             if command != "qmp_capabilities":
                 self._count += 1
+            elif faults.lost_negotiations:
+                faults.lost_negotiations -= 1
+                continue
             self._writer.write(faults.bytes_after.get(self._count, b""))
             if faults.close_after is not None and self._count > faults.close_after:
                 self._writer.close()

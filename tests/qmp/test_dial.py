@@ -127,6 +127,14 @@ async def test_greets_and_hangs(fake: FakeQemu) -> None:
     assert "main loop hangs" in await refused(fake.path, timeout_s=0.5)
 
 
+async def test_one_that_still_closes_the_client_before_is_asked_again(fake: FakeQemu) -> None:
+    fake.faults.lost_negotiations = 1
+    async with await Monitor.connect(fake.path, timeout_s=1.0, silence_s=0.2) as monitor:
+        assert await monitor.query_status() is RunState.PRELAUNCH
+    fake.faults.lost_negotiations = 2
+    assert "main loop hangs" in await refused(fake.path)
+
+
 async def test_the_queue_of_waiting_clients_is_full(socket_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(socket_path))

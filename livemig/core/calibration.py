@@ -18,8 +18,10 @@ from livemig.core.prediction import Interval
 COVERAGE = 0.9
 PRIOR_FACTOR = 1.3
 PRIOR_COUNT = 10
-"""The prior weighs as much as so many past forecasts."""
-FACTORS = (0.5, 4.0)
+"""So many past forecasts weigh as much as the prior; its weight then falls with the square of their number, or it would
+hold the intervals short of the 90 % for as long as there is a history."""
+FACTORS = (0.5, 10.0)
+FIRST_ROUND = "round 1"
 LEAST_HALF_WIDTH = 0.002
 """Relative: no interval is narrower than that to either side."""
 
@@ -39,7 +41,7 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def calibrate(past: Sequence[PastMigration], kind: str) -> Calibration:
-    """Learns the factors from past forecasts of one kind: ``start``, ``round`` or ``commit``.
+    """Learns the factors from past forecasts of one kind, as `kind_of` has it.
 
     Not from those that were of the first crossing alone, which was not taken.
     """
@@ -60,8 +62,12 @@ def calibrate(past: Sequence[PastMigration], kind: str) -> Calibration:
 
 
 def kind_of(at: str) -> str:
-    """The kind of a forecast made then: all after rounds are one kind."""
-    return at.partition(" ")[0]
+    """The kind of a forecast made then: ``start``, ``round 1``, ``round`` for all after later ones, or ``commit``.
+
+    After the first copy the rest is most of the run; after later rounds it is little, and an error is many of its
+    intervals' half widths: taken together, the ones after round 1 would be far too wide.
+    """
+    return at if at == FIRST_ROUND else at.partition(" ")[0]
 
 
 def stretched(interval: Interval, factor: float, *, least: float = 0.0, offset: float = 0.0) -> Interval:
@@ -95,5 +101,5 @@ def _factor(scores: Sequence[float | None]) -> float:
         return PRIOR_FACTOR
     rank = min(ceil(COVERAGE * (len(found) + 1)), len(found))
     learned = found[rank - 1]
-    weight = len(found) / (len(found) + PRIOR_COUNT)
+    weight = len(found) ** 2 / (len(found) ** 2 + PRIOR_COUNT**2)
     return min(max(exp(weight * log(max(learned, 1e-3)) + (1 - weight) * log(PRIOR_FACTOR)), FACTORS[0]), FACTORS[1])

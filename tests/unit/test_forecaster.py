@@ -281,6 +281,13 @@ def test_intervals_learn_from_how_earlier_ones_turned_out():
     assert calibrate(missed, "start").total > 2
     assert calibrate(hit, "start").total < 1.3
     assert calibrate(missed, "round") == Calibration()
+    later = [msgspec.structs.replace(said, at=at, total_s=(19.9, 20.0, 20.1)) for at in ("round 2", "round 7")]
+    both = [past(total_s=10.5, forecasts=(msgspec.structs.replace(said, at="round 1"), *later)) for _ in range(30)]
+    assert calibrate(both, "round 1").total < 1.0, "what later rounds missed says nothing of the first"
+    assert calibrate(both, "round").total > 4
+    few, many = (calibrate(missed[:count], "start").total for count in (3, 30))
+    assert few < 2 < many, "a few don't outweigh the prior"
+    assert many == pytest.approx(10.0, rel=0.2), "and the prior does not hold many back"
     held_out = [past(total_s=20.0, forecasts=(msgspec.structs.replace(said, first_crossing=True),)) for _ in range(30)]
     assert calibrate(held_out, "start") == Calibration()
     assert stretched((9.0, 10.0, 11.0), 2.0) == pytest.approx((8.0, 10.0, 12.0))

@@ -56,6 +56,9 @@ class Flow:
     def tick(self) -> None:
         """Sends what is due."""
 
+    def flush(self) -> None:
+        """Sends what was due and did not go yet: at the end too, or the guest would never answer it."""
+
     def readable(self) -> None:
         """Takes what came.
 
@@ -102,6 +105,10 @@ class Echo(Flow):
             self.sent += 1
             self._expected.append(record(self.sent))
             self._unsent += self._expected[-1]
+        self.flush()
+
+    def flush(self) -> None:
+        """Sends what waits for the socket to take more: it is full while the guest stands still."""
         with contextlib.suppress(BlockingIOError):
             self._unsent = self._unsent[self.socket.send(self._unsent) :]
 
@@ -229,8 +236,8 @@ def _talk(flows: list[Flow]) -> None:
                 _attempt(key.data, key.data.readable, selector)
         if time.monotonic() >= next_s:
             next_s = max(next_s + INTERVAL_S, time.monotonic())
-            for flow in flows if end_s == float("inf") else ():
-                _attempt(flow, flow.tick, selector)
+            for flow in flows:
+                _attempt(flow, flow.tick if end_s == float("inf") else flow.flush, selector)
 
 
 def _attempt(flow: Flow, act: Callable[[], None], selector: selectors.BaseSelector) -> None:

@@ -13,7 +13,8 @@ import random
 import time
 from collections import Counter
 
-from tests.unit.two_qemus import Broken, Change, Model, World
+from tests.unit.two_qemus import Change, Model
+from tests.unit.two_qemus_world import Broken, World
 
 FAULTS_MOST = 4
 WILD_STEPS_MOST = 400

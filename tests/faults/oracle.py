@@ -16,7 +16,8 @@ from livemig.lab.launched_machine import LaunchedMachine
 from livemig.lab.machine import Machine
 from livemig.qemu.monitor import Monitor
 from tests.engine.pair import migration_settings
-from tests.faults.trial import Ended, Trial
+from tests.faults.command_lines import Ended
+from tests.faults.trial import Trial
 
 LIVE = ("running", "suspended")
 PERSON = 4

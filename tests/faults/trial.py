@@ -26,6 +26,7 @@ from livemig.lab.launched_machine import LaunchedMachine
 from livemig.lab.machine import Machine, MachineSettings
 from livemig.lab.workload import Workload
 from tests.engine.pair import MiB, Pair, mind_signals, run_state
+from tests.faults.command_lines import Ended, finished, kill, run
 from tests.faults.relay import LinkRelay, QmpRelay
 from tests.faults.scenario import Fault, Scenario
 
@@ -38,21 +39,6 @@ LAST_PID = Path("/proc/sys/kernel/ns_last_pid")
 """The kernel's own: the pid that it gave out last. Only root may write it."""
 SAME_PID_TRIES = 50
 ROOT = Path(__file__).resolve().parents[2]
-
-
-@dataclass
-class Ended:
-    """A command that ran to its end."""
-
-    code: int
-    lines: list[dict[str, Any]]
-    errors: str
-    duration_s: float
-
-    @property
-    def last(self) -> dict[str, Any]:
-        """The closing object; empty when there is none."""
-        return self.lines[-1] if self.lines else {}
 
 
 @dataclass
@@ -111,7 +97,7 @@ class Trial:
             if fault.point.endswith(" s"):
                 self._waiting.remove(fault)
                 self._later(fault, float(fault.point[:-2]))
-        self.run = await self.finished(self._process, RUN_BOUND_S)
+        self.run = await finished(self._process, RUN_BOUND_S)
         if self.scenario.early_recovery:
             self.recoveries.append(await self.recover())
         await self._quiet()
@@ -137,27 +123,12 @@ class Trial:
             limit=2**22,
         )
 
-    async def finished(self, process: asyncio.subprocess.Process, bound_s: float) -> Ended:
-        """Waits for a command line's end, its engine's too."""
-        began_s = time.monotonic()
-        try:
-            async with asyncio.timeout(bound_s):
-                output, errors = await process.communicate()
-        except TimeoutError:
-            process.kill()
-            raise AssertionError(f"a command did not end within {bound_s} s") from None
-        lines = []
-        for line in output.splitlines():
-            with contextlib.suppress(ValueError):
-                lines.append(json.loads(line))
-        return Ended(process.returncode or 0, lines, errors.decode(), time.monotonic() - began_s)
-
     async def recover(self, run_id: str | None = None, fence: Side | None = None) -> Ended:
         """Has recovery finish what is left: by the command line in some trials, in this process in the others."""
         if self.scenario.seed % 5 == 0:
             options = [] if run_id is None else [run_id]
             options += [] if fence is None else ["--fence-confirmed", str(fence)]
-            return await self.finished(await self.livemig("recover", "--json", *options), RECOVERY_BOUND_S)
+            return await finished(await self.livemig("recover", "--json", *options), RECOVERY_BOUND_S)
         began_s = time.monotonic()
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("XDG_STATE_HOME", str(self.state))
@@ -211,7 +182,7 @@ class Trial:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         if self._journal_disk:
-            await _command("umount", "-l", str(self.state))
+            await run("umount", "-l", str(self.state))
 
     def engines(self) -> list[int]:
         """The livemig processes of this trial, by their environment."""
@@ -238,9 +209,7 @@ class Trial:
         for folder in (self.state, self.temporary):
             folder.mkdir()
         if self._journal_disk:
-            await _command(
-                "mount", "-t", "tmpfs", "-o", f"size={JOURNAL_DISK_BYTES},mode=0700", "none", str(self.state)
-            )
+            await run("mount", "-t", "tmpfs", "-o", f"size={JOURNAL_DISK_BYTES},mode=0700", "none", str(self.state))
         await self.pair.start(GUEST, memory_bytes=MEMORY_BYTES)
         if self.scenario.launching:
             self._spawn(self._listen())
@@ -321,15 +290,15 @@ class Trial:
         relay = {"source": self.source_relay, "destination": self.destination_relay}.get(side)
         match what:
             case "kill engine":
-                _kill(*self._engine())
+                kill(*self._engine())
             case "kill parent":
-                _kill(self._process.pid)
+                kill(self._process.pid)
             case "kill both":
-                _kill(self._process.pid, *self._engine())
+                kill(self._process.pid, *self._engine())
             case "kill source":
-                _kill(self.pair.source.pid)
+                kill(self.pair.source.pid)
             case "kill destination":
-                _kill(self.pair.destination.pid)
+                kill(self.pair.destination.pid)
             case "stop source":
                 self._stop(fault, self.pair.source.pid)
             case "stop destination":
@@ -417,9 +386,9 @@ class Trial:
 
     async def _cancel(self) -> None:
         process = await self.livemig("status", "--json")
-        found = await self.finished(process, RECOVERY_BOUND_S)
+        found = await finished(process, RECOVERY_BOUND_S)
         for line in found.lines:
-            await self.finished(await self.livemig("cancel", line["id"]), RECOVERY_BOUND_S)
+            await finished(await self.livemig("cancel", line["id"]), RECOVERY_BOUND_S)
 
     async def _second(self) -> None:
         """Another livemig wants the same guest, by the QEMU's other monitor; if it is let, it gives up at once."""
@@ -427,7 +396,7 @@ class Trial:
         arguments += ["--dst-qmp", str(self.folder / "nobody.qmp"), "--deadline", "10ms"]
         process = await self.livemig(*arguments)
         self.others.append(process)
-        found = await self.finished(process, RUN_BOUND_S)
+        found = await finished(process, RUN_BOUND_S)
         self.struck.append(f"the second ended with {found.code}: {found.errors.strip()[-200:]}")
         self.second = found
 
@@ -437,7 +406,7 @@ class Trial:
         With the same pid it may be too: the kernel gives out the next free one, and it can be told where to begin.
         """
         pid = machine.pid
-        _kill(pid)
+        kill(pid)
         if not isinstance(machine, Machine):
             return
         await machine.stop()
@@ -475,26 +444,3 @@ class Trial:
                     await run_state(machine)
                     break
                 await asyncio.sleep(0.1)
-
-
-def _kill(*pids: int) -> None:
-    """Kills processes, and returns when they run no more."""
-    for pid in pids:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    for pid in pids:
-        while _runs(pid):
-            time.sleep(0.001)
-
-
-def _runs(pid: int) -> bool:
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return False
-    return text.rpartition(")")[2].split()[0] not in ("Z", "X")
-
-
-async def _command(*argv: str) -> None:
-    process = await asyncio.create_subprocess_exec(*argv)
-    assert await process.wait() == 0, argv

@@ -9,7 +9,8 @@ import sys
 from collections import deque
 from dataclasses import dataclass
 
-from tests.unit.two_qemus import Broken, Model, World
+from tests.unit.two_qemus import Model
+from tests.unit.two_qemus_world import Broken, World
 
 
 @dataclass

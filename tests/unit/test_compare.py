@@ -4,106 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from livemig.core.finding import Finding, Severity, Topic, lines_of, ordered
-from livemig.qemu.compare import compare, hotplug_arguments
-from livemig.qemu.compare_arguments import device_arguments, drive_arguments, shown
+from livemig.core.finding import Severity, Topic, lines_of, ordered
+from livemig.qemu.compare import compare
 from livemig.qemu.inventory import (
-    BlockNode,
-    Cpu,
     Cpus,
     Device,
     Drive,
     Inventory,
-    Medium,
     Memory,
-    MemoryDevice,
     Network,
     RamBlock,
 )
-
-MiB = 2**20
-replaced = msgspec.structs.replace
-
-
-def block(name: str, size_bytes: int = 16 * MiB, total_bytes: int = 0, page_size: str = "4 KiB") -> RamBlock:
-    """A RAM block."""
-    total_bytes = max(size_bytes, total_bytes)
-    return RamBlock(name=name, used_bytes=size_bytes, total_bytes=total_bytes, page_size=page_size)
-
-
-def cpu(core: int, *, present: bool = True, **more: Any) -> Cpu:
-    """A place for a vCPU."""
-    place = f"socket-id=0,core-id={core},thread-id=0"
-    return Cpu(place=place, present=present, **{"type": "qemu64-x86_64-cpu", **more})
-
-
-def pci(slot: str, kind: str, identity: str = "", **properties: str) -> Device:
-    """A device of the user's on the root bus."""
-    return Device(
-        place=f"0000:00:{slot}",
-        parent="i440FX-pcihost",
-        type=kind,
-        id=identity,
-        bus="pci.0",
-        bus_type="PCI",
-        address={"addr": slot},
-        pci_id="1af4:1000 (sub 1af4:0001)",
-        properties=properties,
-        built_in=False,
-    )
-
-
-NIC = pci("03.0", "virtio-net-pci", "net0", mac="52:54:00:00:00:01", host_mtu="0", netdev="n0", rombar="1", mq="false")
-DISK = pci("04.0", "virtio-blk-pci", "disk0", drive="d0", serial="", logical_block_size="512", secs="63")
-BRIDGE = pci("05.0", "pci-bridge", "br0", chassis_nr="1")
-BEHIND = replaced(
-    pci("01.0", "virtio-rng-pci", "rng0"), place="0000:00:05.0:01.0", parent="0000:00:05.0", bus="br0", properties={}
-)
-HPET = Device(place="hpet", type="hpet", bus="main-system-bus", bus_type="System", properties={"timers": "3"})
-HOST = Device(
-    place="i440FX-pcihost", type="i440FX-pcihost", properties={"below-4g-mem-size": "134217728", "MCFG": "-1"}
-)
-MEDIUM = Medium(file="/images/guest.qcow2", format="qcow2", size_bytes=8 * MiB, read_only=False)
-
-PLAIN = Inventory(
-    version=(10, 0, 2),
-    machine_type="pc-i440fx-10.0",
-    accelerator="kvm",
-    memory=Memory(
-        base_bytes=128 * MiB,
-        slots=2,
-        max_bytes=1024 * MiB,
-        blocks=(
-            block("pc.ram", 128 * MiB),
-            block("0000:00:03.0/virtio-net-pci.rom", MiB // 4),
-            block("/rom@etc/acpi/tables", 128 * 1024, 2 * MiB),
-            block("md0", 64 * MiB),
-        ),
-        devices=(MemoryDevice(id="dimm0", type="dimm", backend="md0", size_bytes=64 * MiB, address=2**32, slot=0),),
-        backends={"md0": "memory-backend-ram", "pc.ram": "memory-backend-ram"},
-    ),
-    cpus=Cpus(
-        places=(cpu(0), cpu(1, present=False)),
-        topology={"cpus": 1, "maxcpus": 2, "sockets": 1, "cores": 2, "threads": 1, "dies": 1},
-        features={"CPUID[0x1].ECX": 0b1010, "CPUID[0x1].EDX": 0b1111},
-        properties={"vendor": "AuthenticAMD", "hv-relaxed": "True"},
-        tsc_hz=2_000_000_000,
-    ),
-    uuid="11111111-2222-3333-4444-555555555555",
-    generation_id="12345678-1234-1234-1234-123456789abc",
-    devices=(HOST, HPET, NIC, DISK, BRIDGE, BEHIND),
-    loose_devices={"vmgenid #1": "vmgenid"},
-    drives=(
-        Drive(name="", node="d0", path="/machine/peripheral/disk0/virtio-backend", removable=False, medium=MEDIUM),
-    ),
-    networks={"n0": Network(id="n0", type="tap", options={"ifname": "tap0", "script": "no"})},
-    capabilities=frozenset({"events", "return-path", "multifd"}),
-)
+from tests.unit.inventories import BEHIND, BRIDGE, DISK, HOST, HPET, MEDIUM, NIC, PLAIN, MiB, block, cpu, pci, replaced
 
 
 def memory(**changes: Any) -> Inventory:
@@ -391,87 +307,6 @@ def test_all_is_told_together_refusals_first() -> None:
     assert [one.topic for one in found] == [Topic.MEMORY, Topic.IDENTITY, Topic.DEVICE, Topic.IMAGE]
     assert len(lines_of(found, Severity.REFUSAL)) == 3
     assert ordered(reversed(found)) == found
-
-
-HOTPLUGGED = replaced(
-    PLAIN,
-    devices=(
-        replaced(BEHIND, hotplugged=True),
-        replaced(NIC, hotplugged=True),
-        replaced(BRIDGE, hotplugged=True),
-        HPET,
-    ),
-    defaults={"virtio-net-pci": {"mac": "", "netdev": "", "host_mtu": "0", "mq": "true", "rombar": "-1"}},
-    cpus=replaced(PLAIN.cpus, places=(cpu(0), cpu(1, hotplugged=True))),
-    memory=replaced(PLAIN.memory, devices=(replaced(PLAIN.memory.devices[0], hotplugged=True),)),
-)
-
-
-def test_hotplug_arguments_come_in_an_order_that_qemu_takes() -> None:
-    """Backends before devices, bridges before what is behind them; of the properties only what is no default."""
-    assert hotplug_arguments(PLAIN) == ()
-    assert hotplug_arguments(HOTPLUGGED) == (
-        *("-object", "memory-backend-ram,id=md0,size=64M"),
-        *("-device", "pc-dimm,id=dimm0,memdev=md0,slot=0,addr=0x100000000"),
-        *("-device", "qemu64-x86_64-cpu,socket-id=0,core-id=1,thread-id=0"),
-        *("-netdev", "tap,id=n0,ifname=tap0,script=no"),
-        "-device",
-        "virtio-net-pci,id=net0,bus=pci.0,addr=03.0,host_mtu=0,mac=52:54:00:00:00:01,mq=false,netdev=n0",
-        *("-device", "pci-bridge,id=br0,bus=pci.0,addr=05.0"),
-        *("-device", "virtio-rng-pci,id=rng0,bus=br0,addr=01.0"),
-    )
-
-
-def test_a_disk_is_written_with_the_nodes_it_stands_on() -> None:
-    """Named nodes apart, QEMU's own inside, a backing file left to the image, commas doubled."""
-
-    def node(name: str, driver: str, file: str = "/a,b", **more: Any) -> BlockNode:
-        return BlockNode(name=name, driver=driver, file=file, **{"read_only": False, "direct": False, **more})
-
-    nodes = {
-        "top": node("top", "qcow2", children={"file": "below", "backing": "#block7"}),
-        "below": node("below", "file", direct=True),
-        "#block7": node("#block7", "qcow2"),
-        "one": node("one", "raw", read_only=True, children={"file": "#block9"}),
-        "#block9": node("#block9", "host_device", "/dev/sda", read_only=True),
-        "far": node("far", "rbd"),
-    }
-    inventory = replaced(
-        PLAIN,
-        nodes=nodes,
-        drives=(
-            Drive(name="old", node="#block1", path="", removable=False, medium=replaced(MEDIUM, read_only=True)),
-            Drive(name="empty", node="", path="", removable=True, medium=None),
-        ),
-    )
-
-    assert drive_arguments("top", inventory) == [
-        *("-blockdev", "driver=file,node-name=below,filename=/a,,b,cache.direct=on"),
-        *("-blockdev", "driver=qcow2,node-name=top,file=below"),
-    ]
-    assert drive_arguments("one", inventory)[1] == (
-        "driver=raw,node-name=one,read-only=on,file.driver=host_device,file.filename=/dev/sda,file.read-only=on"
-    )
-    assert drive_arguments("far", inventory)[1] == "driver=rbd,node-name=far,…"
-    assert drive_arguments("old", inventory)[1] == "if=none,id=old,file=/images/guest.qcow2,format=qcow2,readonly=on"
-    assert drive_arguments("empty", inventory)[1] == "if=none,id=empty"
-
-
-def test_a_backend_that_can_not_be_read_back_is_left_to_the_user() -> None:
-    """Better an ellipsis than a wrong argument."""
-    port = replaced(NIC, properties={"chardev": "c0", "netdev": "gone", "name": "org.example.0"})
-
-    arguments = device_arguments(port, PLAIN)
-    assert arguments[:4] == ["-netdev", "…,id=gone", "-chardev", "…,id=c0"]
-
-
-def test_arguments_are_shown_as_a_shell_takes_them() -> None:
-    """Quoted where it would take them apart."""
-    assert shown(["-device", "a,b=c d", "#x", "it's", ""]) == "-device 'a,b=c d' '#x' 'it'\\''s' ''"
-
-
-def _finding_lines(findings: tuple[Finding, ...]) -> list[str]:
-    return [one.line for one in findings]
 
 
 texts = st.text(alphabet="abc0.:-", max_size=6)

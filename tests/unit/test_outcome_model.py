@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -18,7 +19,8 @@ from livemig.core.readings import DestinationState as D
 from livemig.core.readings import SourceState as S
 from livemig.core.status import MigrationStatus
 from tests.unit.exploration import explore
-from tests.unit.two_qemus import Broken, Model, Steps, World
+from tests.unit.two_qemus import Model
+from tests.unit.two_qemus_world import Broken, Steps, World
 
 MOST_STEPS = 100
 
@@ -62,9 +64,9 @@ def ruled(change: Callable[[Rule], Rule | None]) -> Callable[[View, Steps], Verd
     return wrong
 
 
-def changed(name: str, **fields: object) -> Callable[[Rule], Rule]:
+def changed(name: str, **fields: Any) -> Callable[[Rule], Rule]:
     def change(rule: Rule) -> Rule:
-        return dataclasses.replace(rule, **fields) if rule.name == name else rule  # type: ignore[arg-type]
+        return dataclasses.replace(rule, **fields) if rule.name == name else rule
 
     return change
 

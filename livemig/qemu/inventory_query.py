@@ -40,6 +40,8 @@ _HYPERV_OTHERS = (
     *("hv-tlbflush-direct", "hv-tlbflush-ext", "hv-vendor-id", "hv-xmm-input"),
 )
 _NO_SPINLOCKS = str(2**32 - 1)
+_SCALAR: Any = bool | int | str
+"""Any, for to mypy a union is no type that a value could have as an argument."""
 
 
 class _Asker:
@@ -208,7 +210,7 @@ async def _model(asker: _Asker, path: str, *, kvm: bool) -> dict[str, str]:
 
 
 async def _model_properties(asker: _Asker, path: str, names: tuple[str, ...]) -> dict[str, str]:
-    values = await _each(lambda name: asker.property(bool | int | str, "", path, name), names)  # type: ignore[arg-type]  # mypy takes no union for a type
+    values = await _each(lambda name: asker.property(_SCALAR, "", path, name), names)
     return {name: str(value) for name, value in zip(names, values, strict=True) if value not in ("", False)}
 
 

@@ -203,11 +203,12 @@ async def test_ignored_signal_stays_ignored(pair: Pair) -> None:
 async def test_closed_stdout_cancels(pair: Pair, options: tuple[str, ...]) -> None:
     """`| head -1`: seen at once, also while there is nothing to print; the guest stays and no traceback is shown."""
     await pair.start()
-    process = await start(*run_arguments(pair, *SLOW, *options))
-    assert process.stdout is not None
-    for _ in range(4):
-        await process.stdout.readline()
-    process.stdout._transport.close()  # type: ignore[attr-defined]
+    ours, theirs = os.pipe()
+    process = await start(*run_arguments(pair, *SLOW, *options), stdout=theirs)
+    os.close(theirs)
+    with os.fdopen(ours) as output:
+        for _ in range(4):
+            await asyncio.to_thread(output.readline)
     async with asyncio.timeout(10):
         code = await process.wait()
     assert process.stderr is not None

@@ -235,7 +235,9 @@ COMMANDS = {
 async def test_any_command_is_refused(side: str, cancel_at: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     """QEMU answers one of the commands with an error, always; also while a cancel is under way."""
     # All is answered, however busy the machine.
-    monkeypatch.setitem(Monitor.execute.__kwdefaults__, "timeout_s", 5.0)  # type: ignore[arg-type]
+    defaults = Monitor.execute.__kwdefaults__
+    assert defaults is not None
+    monkeypatch.setitem(defaults, "timeout_s", 5.0)
 
     def refuses(command: str, error_class: str) -> Change:
         return lambda pair: getattr(pair, side).faults.errors.update({command: (error_class, "not today")})

@@ -191,7 +191,7 @@ class FakeMigration:
         self._sync()
         self._set_status("active")
         self._remaining_bytes = self.guest.total_bytes
-        if await self._precopy():
+        if await self._precopy() and self.status == "active":  # or a cancel came in the last slot
             await self._switch_over(destination)
 
     async def _precopy(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from livemig.core.outcome import Outcome
-from livemig.core.prediction import Forecast, Interval
+from livemig.core.prediction import FIRST_ROUND, Forecast, Interval
 from livemig.core.report import Report
 from livemig.core.units import format_duration, format_size
 
@@ -79,7 +79,7 @@ def against_actual(report: Report) -> list[str]:
 def _worth_showing(forecasts: Sequence[Forecast]) -> list[Forecast]:
     """The first, that after round 1, and the last: what came between is in the trace and in the JSON lines."""
     chosen = {0, len(forecasts) - 1}
-    chosen |= {number for number, forecast in enumerate(forecasts) if forecast.at == "round 1"}
+    chosen |= {number for number, forecast in enumerate(forecasts) if forecast.at == FIRST_ROUND}
     return [forecasts[number] for number in sorted(chosen)]
 
 

@@ -13,7 +13,7 @@ from math import ceil, exp, isfinite, log
 import msgspec
 
 from livemig.core.past import PastMigration
-from livemig.core.prediction import Interval
+from livemig.core.prediction import FIRST_ROUND, Interval
 
 COVERAGE = 0.9
 PRIOR_FACTOR = 1.3
@@ -21,7 +21,6 @@ PRIOR_COUNT = 10
 """So many past forecasts weigh as much as the prior; its weight then falls with the square of their number, or it would
 hold the intervals short of the 90 % for as long as there is a history."""
 FACTORS = (0.5, 10.0)
-FIRST_ROUND = "round 1"
 LEAST_HALF_WIDTH = 0.002
 """Relative: no interval is narrower than that to either side."""
 

@@ -6,6 +6,8 @@ import msgspec
 
 Interval = tuple[float, float, float]
 """The 5 %, 50 % and 95 % quantiles."""
+FIRST_ROUND = "round 1"
+"""What `Forecast.at` says of the one made after the first copy."""
 
 
 class Forecast(msgspec.Struct, frozen=True, kw_only=True):

@@ -86,7 +86,9 @@ class Monitor:
         """Connects, with out-of-band commands where that QEMU offers them.
 
         A refused connection is tried again within the bound, since the socket's file is there before QEMU
-        listens. A missing file, denied permission and anything that isn't QMP fail at once.
+        listens. A missing file, denied permission and anything that isn't QMP fail at once. A QEMU that greets and
+        does not answer is asked once more by another connection: it drops what a client says while it still closes
+        the one before.
 
         Args:
             address: Where the monitor is.
@@ -125,7 +127,6 @@ class Monitor:
                     raise silent from error
                 if monitor._connection.greeting is None:
                     raise
-                # QEMU drops what a client says while it still closes the one before: asked once more.
                 silent = error
         monitor._watcher = asyncio.create_task(monitor._watch(), name=f"QMP monitor {name}")
         logger.debug("%s: connected to %s", name, parsed)

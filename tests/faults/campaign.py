@@ -60,8 +60,21 @@ class Result:
         )
 
 
-async def play(seed: int) -> Result:
-    """Plays one trial; raises nothing that is wrong with livemig, it is in the result."""
+def result_of(seed: int) -> Result:
+    """Plays one trial in an event loop of its own."""
+    if sys.version_info >= (3, 12):
+        return asyncio.run(_play(seed))
+    # Python 3.11 keeps its waiting threads by pid, and stumbles where a pid comes again at once, as it does here.
+    before = asyncio.get_child_watcher()
+    asyncio.set_child_watcher(asyncio.PidfdChildWatcher())
+    try:
+        return asyncio.run(_play(seed))
+    finally:
+        asyncio.set_child_watcher(before)
+
+
+async def _play(seed: int) -> Result:
+    """Plays it; raises nothing that is wrong with livemig, it is in the result."""
     with tempfile.TemporaryDirectory(prefix="lf-", ignore_cleanup_errors=True) as folder:
         trial = Trial(draw(seed), Path(folder))
         end, wrong = "", ""
@@ -102,7 +115,7 @@ def main() -> None:
         seeds = [random.SystemRandom().randrange(10**6, 10**9) for _ in range(asked.count)]
     wrong_count, began_s = 0, time.monotonic()
     for seed in seeds:
-        result = asyncio.run(play(seed))
+        result = result_of(seed)
         print(result.line, flush=True)
         if result.wrong:
             wrong_count += 1

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import pytest
 
 from tests.faults import interleavings
-from tests.faults.campaign import play
+from tests.faults.campaign import result_of
 
 SEEDS = range(1, 21)
 STRANGERS = (95, 100044, 100088, 100112)
@@ -22,7 +20,7 @@ was left, by a kill at the very end and by a full disk. 60130: an error was take
 @pytest.mark.parametrize("seed", [*SEEDS, *STRANGERS, *ONCE_WRONG])
 def test_whatever_fails_one_guest_runs(seed: int) -> None:
     """As `python -m tests.faults --seed SEED` plays it."""
-    result = asyncio.run(play(seed))
+    result = result_of(seed)
     assert result.wrong == "", result
 
 

@@ -16,6 +16,7 @@ from livemig.core.foreseen_probe import Foreseen
 from livemig.core.pace import Pace
 from livemig.core.plan import Plan, Prefer
 from livemig.core.prediction import Forecast, Interval
+from livemig.core.quantiles import middle, quantiles
 from livemig.core.scan import (
     CAPPED_SLOT_S,
     FREE_SLOT_S,
@@ -207,7 +208,7 @@ def reach(start: Particles, expected: Expectations, generator: np.random.Generat
     """Rolls the particles to their switchover and through it; `begins` when they have not sent anything yet."""
     if expected.deadline_s is None:
         copy_s = (start.known_pages * start.page_costs).sum(axis=1) * PAGE_SENT_BYTES / expected.running_bytes_s
-        horizon_s = max(HORIZON_COPIES * float(np.median(copy_s)), HORIZON_LEAST_S) + float(np.max(start.slot_s))
+        horizon_s = max(HORIZON_COPIES * middle(copy_s), HORIZON_LEAST_S) + float(np.max(start.slot_s))
     else:
         horizon_s = expected.deadline_s
     counted_s = start.slot_s + CAPPED_SLOT_S - start.short_s if begins else np.zeros(len(start.slot_s))
@@ -335,16 +336,16 @@ def _course(expected: Expectations, horizon_s: float, counted_s: Array) -> Cours
 
 
 def _interval(values: Array) -> Interval:
-    least, middle, most = (float(value) for value in np.quantile(values, QUANTILES))
-    return least, middle, most
+    least, median, most = quantiles(values, QUANTILES)
+    return least, median, most
 
 
 def _until(interval: Interval, deadline_s: float | None) -> Interval:
     """What converges does so by the deadline, however wide experience makes the interval."""
     if deadline_s is None:
         return interval
-    least, middle, most = interval
-    return least, middle, max(min(most, deadline_s), middle)
+    least, median, most = interval
+    return least, median, max(min(most, deadline_s), median)
 
 
 __all__ = [

@@ -40,6 +40,7 @@ from livemig.core.past import PastMigration
 from livemig.core.plan import Plan
 from livemig.core.prediction import Forecast
 from livemig.core.probe_slot import CAP_EXCESS_RATIO, most_carried_bytes_s, needed_most_bytes_s
+from livemig.core.quantiles import middle, quantiles
 from livemig.core.rounds import Round, dirtied_bytes
 from livemig.core.scan import CAPPED_SLOT_S, OVERSHOOT_PAGES, PAGE_SENT_BYTES, SEGMENT_COUNT, Particles
 from livemig.core.slots import CAP_SHARE
@@ -111,7 +112,7 @@ class Forecaster:
         self._passed_pages = 0.0
         self._probed = False
         self._observation: Observation | None = None
-        self._last: tuple[float, Reached] | None = None
+        self._total_s: tuple[float, ...] | None = None
 
     @classmethod
     def knowing(cls, plan: Plan, memory_bytes: int, known: Foreknowledge) -> Self:
@@ -219,7 +220,8 @@ class Forecaster:
             reached = self._stopped(time_s, expected)
         else:
             reached = reach(self._start(expected), expected, generator, begins=self._round is None)
-        self._last = (time_s, reached)
+        going = reached.converged.sum() >= PARTICLE_COUNT / 2
+        self._total_s = quantiles(reached.total_s[reached.converged], (0.05, 0.95)) if going else None
         return summarise(
             reached,
             calibrate(self._past, kind_of(at)),
@@ -233,11 +235,10 @@ class Forecaster:
 
     def left_s(self, time_s: float) -> tuple[float, float] | None:
         """Returns the time left by the last forecast, its 5 % and 95 % quantiles; None when it would not converge."""
-        if self._last is None or np.mean(self._last[1].converged) < 0.5:
+        if self._total_s is None:
             return None
-        total_s = self._last[1].total_s[self._last[1].converged]
-        least, most = np.quantile(total_s, (0.05, 0.95)) - time_s
-        return max(float(least), 0.0), max(float(most), 0.0)
+        least_s, most_s = self._total_s
+        return max(least_s - time_s, 0.0), max(most_s - time_s, 0.0)
 
     @property
     def reserved_s(self) -> float:
@@ -315,13 +316,13 @@ class Forecaster:
             known_pages = min(known_pages, max(self._touched_pages.sum() - (observation.normal_pages or 0), 0.0))
         sent_pages = np.minimum(sent_since(expected, observation.time_s, time_s), known_pages)
         left_pages = observation.remaining_bytes / PAGE_BYTES - sent_pages
-        if self._is_all_sent(float(np.median(left_pages - threshold_pages)), known_pages, time_s):
+        if self._is_all_sent(middle(left_pages - threshold_pages), known_pages, time_s):
             sent_pages = np.full(PARTICLE_COUNT, known_pages)
         old_pages = np.minimum(known_pages - sent_pages, threshold_pages)
         period_s = np.full((PARTICLE_COUNT, 1), max(time_s - synced_s, 1e-3))
         fresh_pages = expected.curves.dirtied_pages(period_s)[:, 0]
         left_pages = np.minimum(old_pages + fresh_pages * (1.0 - old_pages / self._page_count), threshold_pages)
-        sent_bytes = float(observation.sent_bytes or 0) + float(np.median(sent_pages)) * PAGE_SENT_BYTES
+        sent_bytes = float(observation.sent_bytes or 0) + middle(sent_pages) * PAGE_SENT_BYTES
         never_pages = old_pages if finished is None else np.zeros(PARTICLE_COUNT)
         return stopped(expected, time_s=time_s, sent_bytes=sent_bytes, left_pages=left_pages, fresh_pages=never_pages)
 

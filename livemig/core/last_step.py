@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from livemig.core.past import PastMigration
+from livemig.core.quantiles import middle
 
 Array = NDArray[np.float64]
 
@@ -75,4 +76,4 @@ def _deviation(downtimes: Array, expected: Array) -> float:
         return DEVIATION_PRIOR
     errors = np.abs(np.log(np.maximum(downtimes, 1e-4) / expected))
     prior = np.full(DEVIATION_PRIOR_COUNT, DEVIATION_PRIOR / 1.4826)
-    return float(1.4826 * np.median(np.concatenate((errors, prior))))
+    return 1.4826 * middle(np.concatenate((errors, prior)))

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from livemig.core.last_step import last_step_of
 from livemig.core.pace import uniform
 from livemig.core.past import PastMigration
+from livemig.core.quantiles import middle, quantiles
 
 Array = NDArray[np.float64]
 
@@ -81,7 +82,7 @@ class Link:
         """What the last step may be taken to have at least; None before the first slot."""
         if not self._slots_bytes_s:
             return None
-        shown = float(np.quantile(self._slots_bytes_s, SAFE_QUANTILE))
+        shown = quantiles(self._slots_bytes_s, (SAFE_QUANTILE,))[0]
         return min([shown, *self._past_bytes_s])
 
     def running_bytes_s(self, normal: Array) -> Array:
@@ -126,7 +127,7 @@ class Link:
     def _held_by_link(self) -> bool:
         """Whether the link itself, not the cap, held the copy back."""
         slots = self._recent_slots()
-        return bool(slots) and float(np.median(slots)) < CAP_TOLERANCE * (self.cap_bytes_s or 0.0)
+        return bool(slots) and middle(slots) < CAP_TOLERANCE * (self.cap_bytes_s or 0.0)
 
     def _recent_slots(self) -> list[float]:
         return self._slots_bytes_s[-SLOTS_RECENT:]
@@ -134,9 +135,9 @@ class Link:
     @staticmethod
     def _spread(values: Sequence[float], normal: Array, *, least_deviation: float) -> Array:
         logs = np.log(values)
-        middle = float(np.median(logs))
-        deviation = max(1.4826 * float(np.median(np.abs(logs - middle))), least_deviation)
-        return np.asarray(np.exp(middle + deviation * normal), dtype=float)
+        center = middle(logs)
+        deviation = max(1.4826 * middle(np.abs(logs - center)), least_deviation)
+        return np.asarray(np.exp(center + deviation * normal), dtype=float)
 
 
 def _same_host(normal: Array) -> Array:

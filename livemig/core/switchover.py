@@ -15,6 +15,7 @@ a cap one slot may go without it first (`livemig.core.probe_slot`), which shows 
 
 from __future__ import annotations
 
+from functools import lru_cache
 from math import log
 from typing import TYPE_CHECKING
 
@@ -45,8 +46,8 @@ FRESH_MOST_SHARE, FRESH_RATIO = 0.25, 0.7
 """Before the first copy has ended, a threshold of more than the one share of memory lets QEMU stop the guest with much
 of what the destination never had. Such a page takes longer there than those that the slots were counted with: measured
 1.4 times. So much of the limit is used then."""
-FIT_PERIOD_S = 0.5
-"""A fit takes some milliseconds: at most one in this time."""
+FIT_PERIOD_S, HOPELESS_FIT_PERIOD_S = 0.5, 2.0
+"""A fit takes some milliseconds: at most one in this time; and in that one where the last has shown no hope."""
 DECAY_RATIO = 0.93
 """Rounds that leave less than this share of the round before are still on their way down."""
 CHANGE_LEAST_RATIO = 0.05
@@ -94,6 +95,7 @@ def fixed_downtime_s(plan: Plan) -> float:
     return FIXED_DOWNTIME_PRIOR_S if plan.fixed_downtime_s is None else plan.fixed_downtime_s
 
 
+@lru_cache(maxsize=8)  # its words are asked for at each reply
 def first_crossing(plan: Plan) -> Wanted:
     """What is wanted while nothing is known: the first crossing of the limit less the fixed part."""
     source = "prior" if plan.fixed_downtime_s is None else "measured"
@@ -297,7 +299,8 @@ class Switchover:
         """Fits D(T) to the last rounds, now and then."""
         from livemig.core.reach import Reach
 
-        due = self._reach is None or time_s - self._fitted_s >= FIT_PERIOD_S
+        period_s = HOPELESS_FIT_PERIOD_S if self._hopeless else FIT_PERIOD_S
+        due = self._reach is None or time_s - self._fitted_s >= period_s
         if due and self._samples:
             self._reach, self._fitted_s = Reach(self._samples, self._page_count), time_s
 

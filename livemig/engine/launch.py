@@ -31,18 +31,19 @@ class Launched:
 
     Attributes:
         plan: What it was launched by; its warnings now also name what it could not take over from the source.
+        started: The program that was started.
     """
 
     def __init__(self, plan: LaunchPlan, started: StartedProgram, run_id: str = "") -> None:
         """Takes hold of it."""
         self.plan = plan
         self._run_id = run_id
-        self._started = started
+        self.started = started
 
     @property
     def process(self) -> HostProcess:
         """Its process."""
-        return self._started.process
+        return self.started.process
 
     @property
     def address(self) -> Address:
@@ -51,15 +52,14 @@ class Launched:
 
     async def read_stderr(self) -> str:
         """Returns the end of what it wrote, without secrets: the true reason of most failures."""
-        written = await self.plan.host.read_end(self.plan.stderr_path, STDERR_READ_BYTES)
-        return redacted_text(written, self.plan.secrets).strip()[-STDERR_QUOTED_BYTES:]
+        return await _read_stderr(self.plan)
 
     async def end(self) -> bool:
         """Kills it and removes all its files; returns whether it is gone. For refusals and failures only."""
-        gone = await self._started.kill()
+        gone = await self.started.kill()
         if gone:
             await _remove_files(self.plan, self._run_id)
-        self._started.close()
+        self.started.close()
         return gone
 
     async def end_or_say(self) -> list[str]:
@@ -77,7 +77,7 @@ class Launched:
 
     def close(self) -> None:
         """Lets go of it: it is the guest's QEMU now."""
-        self._started.close()
+        self.started.close()
 
 
 async def launch(
@@ -102,27 +102,51 @@ async def launch(
         LaunchError: When it ends at once, does not answer within the bound, or can't be started. Nothing is left
             of it, but for what `left` says.
     """
-    await _make_folder(plan, run_id)
-    try:
-        started = await plan.host.start(plan.program, plan.stderr_path)
-    except OSError as error:
-        await _remove_files(plan, run_id)
-        raise LaunchError(
-            f"the destination can't be started: {error}", command=plan.command, exit_code=None, stderr=""
-        ) from error
-    launched = Launched(plan, started, run_id)
+    launched = await _begun(plan, run_id, left)
     try:
         if on_started is not None:
-            await on_started(plan.host, started.process)
-        await _wait_ready(launched, started, timeout_s)
+            await on_started(plan.host, launched.process)
+        await _wait_ready(launched, timeout_s)
+        lost = await _not_taken_over(plan, launched)
     except BaseException:
         found = await asyncio.shield(launched.end_or_say())
         if left is not None:
             left += found
         raise
-    lost = await _not_taken_over(plan, launched)
     launched.plan = msgspec.structs.replace(plan, warnings=(*plan.warnings, *lost))
     return launched
+
+
+async def _begun(plan: LaunchPlan, run_id: str, left: list[str] | None) -> Launched:
+    """Makes the folder and starts the QEMU. A cancel waits for both: what a host was told it does, heard or not."""
+    beginning = asyncio.ensure_future(_begin(plan, run_id))
+    try:
+        return await asyncio.shield(beginning)
+    except asyncio.CancelledError:
+        found = await asyncio.shield(_taken_back(beginning))
+        if left is not None:
+            left += found
+        raise
+
+
+async def _taken_back(beginning: asyncio.Future[Launched]) -> list[str]:
+    """Ends what was begun once it has; returns what may be left of it."""
+    try:
+        launched = await beginning
+    except LivemigError:
+        return []  # it took back what it could, and nobody waits for the reason any more
+    return await launched.end_or_say()
+
+
+async def _begin(plan: LaunchPlan, run_id: str) -> Launched:
+    await _make_folder(plan, run_id)
+    try:
+        started = await plan.host.start(plan.program, plan.stderr_path)
+    except OSError as error:
+        failure = await _error(plan, f"the destination can't be started: {error}")
+        await _remove_files(plan, run_id)
+        raise failure from error
+    return Launched(plan, started, run_id)
 
 
 async def _not_taken_over(plan: LaunchPlan, launched: Launched) -> tuple[str, ...]:
@@ -165,27 +189,30 @@ async def _remove_files(plan: LaunchPlan, run_id: str) -> None:
     await plan.host.remove_dead_socket(plan.qmp_path)
 
 
-async def _wait_ready(launched: Launched, started: StartedProgram, timeout_s: float) -> None:
+async def _wait_ready(launched: Launched, timeout_s: float) -> None:
     answering = asyncio.create_task(_ask_state(launched, timeout_s))
-    ended = asyncio.create_task(started.wait_ended(timeout_s + 1))
+    ended = asyncio.create_task(launched.started.wait_ended(timeout_s + 1))
     try:
         await asyncio.wait((answering, ended), return_when=asyncio.FIRST_COMPLETED)
         if not ended.done() and answering.exception() is not None:
             await asyncio.wait((ended,), timeout=0.2)  # its last words come with its end
         if ended.done():
-            code = "" if started.exit_code is None else f" with code {started.exit_code}"
-            raise await _error(launched, f"the destination ended at once{code}", started.exit_code)
+            exit_code = launched.started.exit_code
+            code = "" if exit_code is None else f" with code {exit_code}"
+            raise await _error(launched.plan, f"the destination ended at once{code}", exit_code)
         state = answering.result()
     except (ConnectError, TimeoutError) as error:
-        raise await _error(launched, f"the destination does not answer within {timeout_s:g} s ({error})") from error
+        raise await _error(
+            launched.plan, f"the destination does not answer within {timeout_s:g} s ({error})"
+        ) from error
     except LivemigError as error:
         if isinstance(error, LaunchError):
             raise
-        raise await _error(launched, f"the destination does not answer as a QEMU does ({error})") from error
+        raise await _error(launched.plan, f"the destination does not answer as a QEMU does ({error})") from error
     finally:
         await _cancelled(answering, ended)
     if state is not RunState.INMIGRATE:
-        raise await _error(launched, f"the destination is {state}, not waiting for a migration")
+        raise await _error(launched.plan, f"the destination is {state}, not waiting for a migration")
 
 
 async def _ask_state(launched: Launched, timeout_s: float) -> RunState:
@@ -203,7 +230,12 @@ async def _cancelled(*tasks: asyncio.Task[Any]) -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _error(launched: Launched, message: str, exit_code: int | None = None) -> LaunchError:
-    words = await launched.read_stderr()
+async def _read_stderr(plan: LaunchPlan) -> str:
+    written = await plan.host.read_end(plan.stderr_path, STDERR_READ_BYTES)
+    return redacted_text(written, plan.secrets).strip()[-STDERR_QUOTED_BYTES:]
+
+
+async def _error(plan: LaunchPlan, message: str, exit_code: int | None = None) -> LaunchError:
+    words = await _read_stderr(plan)
     text = f"{message}; it wrote: {words}" if words else f"{message}; it wrote nothing"
-    return LaunchError(text, command=launched.plan.command, exit_code=exit_code, stderr=words)
+    return LaunchError(text, command=plan.command, exit_code=exit_code, stderr=words)

@@ -98,6 +98,11 @@ class Pair:
         await self._stack.aclose()
 
     @property
+    def shared_folder(self) -> Path:
+        """Where both sides find the same files, under the same path."""
+        return self.folder
+
+    @property
     def source_address(self) -> str:
         """Where livemig finds the source."""
         return str(self.source.qmp_path)

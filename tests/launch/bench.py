@@ -13,7 +13,7 @@ from livemig.core.errors import ConnectError
 from livemig.core.status import RunState
 from livemig.engine.launch import Launched, launch
 from livemig.engine.launch_plan import LaunchOptions, LaunchPlan, plan_launch
-from livemig.engine.side import Side
+from livemig.engine.side import Side, SideName
 from livemig.hosts.local import LocalProcess
 from livemig.hosts.local_host import LocalHost
 from livemig.qemu.address import Address
@@ -39,9 +39,13 @@ class Bench:
     async def source(
         self, *arguments: str, prefix: Sequence[str] = (), binary: str = QEMU, qmp: str = "a.qmp", **options: Any
     ) -> Side:
-        """Starts a QEMU that has no guest but a machine; `{folder}` in its arguments is the test's folder."""
-        path = self._monitor_path(qmp)
-        line = [each.replace("{folder}", str(self.folder)) for each in (*prefix, binary, *arguments)]
+        """Starts a QEMU that has no guest but a machine; `{folder}` in its arguments is the test's folder.
+
+        `{own}` is its own folder.
+        """
+        path = self.own_folder / qmp
+        places = {"{folder}": str(self.folder), "{own}": str(self.own_folder)}
+        line = [_placed(each, places) for each in (*prefix, binary, *arguments)]
         if not any(qmp in each for each in line):
             line += ["-qmp", f"unix:{path},server=on,wait=off"]
         with (self.folder / "a.stderr").open("wb") as errors:
@@ -58,7 +62,7 @@ class Bench:
                 break
             await asyncio.sleep(0.02)
         try:
-            side = await self._side(path)
+            side = await self._side(path, "source", launched=False)
         except ConnectError as error:
             raise AssertionError((self.folder / "a.stderr").read_text()) from error
         if side.process is not None:
@@ -66,14 +70,16 @@ class Bench:
         self._sides.append(side)
         return side
 
-    def _monitor_path(self, qmp: str) -> Path:
-        return self.folder / qmp
+    @property
+    def own_folder(self) -> Path:
+        """Where sources find what no other host shares: their sockets, and what QEMU writes."""
+        return self.folder
 
     def _seen_from_here(self, path: Path) -> Path:
         return path
 
-    async def _side(self, path: Path) -> Side:
-        return await Side.connect("source", Address(path=str(path)))
+    async def _side(self, path: Path, name: SideName, *, launched: bool) -> Side:
+        return await Side.connect(name, Address(path=str(path)))
 
     async def plan(self, source: Side, qmp: str = "b.qmp", **options: Any) -> LaunchPlan:
         """Plans the launch of its destination."""
@@ -92,9 +98,19 @@ class Bench:
         self._launched.append(launched)
         return launched
 
-    async def connect(self, qmp: str) -> Side:
-        """Connects to a QEMU that runs already."""
-        side = await self._side(self.folder / qmp)
+    async def end(self, launched: Launched) -> None:
+        """Ends a destination: its place is free again."""
+        assert await launched.end()
+        self._launched.remove(launched)
+
+    def open_to_all(self) -> None:
+        """Lets any user write into its folders."""
+        for folder in (self.folder, self._seen_from_here(self.own_folder)):
+            folder.chmod(0o777)
+
+    async def connect(self, qmp: str, name: SideName = "source") -> Side:
+        """Connects, as the one side or the other, to a QEMU that runs already where destinations do."""
+        side = await self._side(self.folder / qmp, name, launched=True)
         self._sides.append(side)
         return side
 
@@ -125,6 +141,12 @@ class Bench:
             child = self._children.pop()
             child.kill()
             child.wait()
+
+
+def _placed(text: str, places: dict[str, str]) -> str:
+    for name, place in places.items():
+        text = text.replace(name, place)
+    return text
 
 
 async def run_state(path: Path) -> RunState:

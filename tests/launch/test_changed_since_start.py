@@ -11,9 +11,8 @@ from livemig.core.errors import RefusedError
 from livemig.core.finding import Severity
 from livemig.core.fixed_part import fixed_part
 from livemig.core.plan import Plan
-from livemig.engine.preflight import examine
+from livemig.engine.preflight import Preflight, examine
 from livemig.engine.side import Side
-from livemig.qemu.address import Address
 from tests.launch.bench import Bench, assert_waits
 
 pytestmark = pytest.mark.qemu
@@ -29,20 +28,24 @@ async def execute(side: Side, command: str, **arguments: Any) -> None:
     await side.monitor.execute(command, {name.replace("_", "-"): value for name, value in arguments.items()})
 
 
+async def compared(bench: Bench, source: Side, qmp: str) -> Preflight:
+    """What the comparison with a launched destination finds."""
+    destination = await bench.connect(qmp, "destination")
+    try:
+        return await examine(source, destination, Plan(keep_source=True), FIXED)
+    finally:
+        await bench.close_monitors(qmp)
+
+
 async def refusals(bench: Bench, source: Side, qmp: str) -> tuple[str, ...]:
     """What the comparison with a launched destination refuses."""
-    destination = await Side.connect("destination", Address(path=str(bench.folder / qmp)))
-    try:
-        found = await examine(source, destination, Plan(keep_source=True), FIXED)
-    finally:
-        await destination.close()
-    return found.refusals
+    return (await compared(bench, source, qmp)).refusals
 
 
 @pytest.fixture
-def image(folder: Path) -> Path:
+def image(bench: Bench) -> Path:
     """An empty disk of 8 MiB."""
-    path = folder / "plugged.img"
+    path = bench.folder / "plugged.img"
     path.write_bytes(b"")
     with path.open("r+b") as file:
         file.truncate(8 * 2**20)
@@ -77,6 +80,7 @@ async def test_what_was_plugged_in_moves_on_and_on(bench: Bench) -> None:
     source = await bench.source(*MACHINE)
     await execute(source, "device_add", driver="virtio-rng-pci", id="rng9", bus="port0")
     first = await bench.launch(source)
+    assert await source.end()  # as it would have after the move: the next one may be launched at its place
     second = await bench.launch(await bench.connect("b.qmp"), "c.qmp")
     assert sum("id=rng9" in argument for argument in first.plan.program.argv) == 1
     assert sum("id=rng9" in argument for argument in second.plan.program.argv) == 1
@@ -119,11 +123,12 @@ async def test_two_files_for_one_disk_are_refused(bench: Bench, image: Path) -> 
     other_name.hardlink_to(image)
     source = await bench.source(*MACHINE, "-drive", f"file={image},format=raw,if=none,id=d0,file.locking=off")
     await execute(source, "device_add", driver="virtio-blk-pci", drive="d0", id="vd0", bus="port0", share_rw=True)
-    await bench.launch(source, "b.qmp", maps=(f"{image}={copy}",))
-    await bench.launch(source, "c.qmp", maps=(f"{image}={other_name}",))
+    first = await bench.launch(source, "b.qmp", maps=(f"{image}={copy}",))
     (refused,) = await refusals(bench, source, "b.qmp")
     assert "two files" in refused
     assert "stale" in refused
+    await bench.end(first)
+    await bench.launch(source, "c.qmp", maps=(f"{image}={other_name}",))
     assert await refusals(bench, source, "c.qmp") == ()
 
 
@@ -131,8 +136,9 @@ async def test_an_image_that_was_replaced_is_refused(bench: Bench, image: Path) 
     """The source still writes to the old file, which has no name any more; the destination would find the new one."""
     options = "format=raw,if=none,id=d0,file.locking=off"
     source = await bench.source(*MACHINE, "-drive", f"file={image},{options}", "-device", "virtio-blk-pci,drive=d0")
-    await bench.launch(source, "b.qmp")
+    first = await bench.launch(source, "b.qmp")
     assert await refusals(bench, source, "b.qmp") == ()
+    await bench.end(first)
     copy = image.with_name("copy.img")
     copy.write_bytes(image.read_bytes())
     copy.rename(image)
@@ -168,9 +174,7 @@ async def test_a_read_only_disk_may_be_a_copy(bench: Bench, image: Path) -> None
         *MACHINE, "-drive", f"file={image},format=raw,if=none,id=d0,readonly=on", "-device", "virtio-blk-pci,drive=d0"
     )
     await bench.launch(source, "b.qmp", maps=(f"{image}={copy}",))
-    destination = await Side.connect("destination", Address(path=str(bench.folder / "b.qmp")))
-    found = await examine(source, destination, Plan(keep_source=True), FIXED)
-    await destination.close()
+    found = await compared(bench, source, "b.qmp")
     assert found.refusals == ()
     assert [one.severity for one in found.findings] == [Severity.WARNING]
 
@@ -214,10 +218,9 @@ async def test_a_medium_that_was_changed_is_the_new_one(
     first = await bench.launch(source, "b.qmp")
     assert str(other) in first.plan.command
     assert str(image) not in first.plan.command
-    destination = await Side.connect("destination", Address(path=str(bench.folder / "b.qmp")))
-    found = await examine(source, destination, Plan(keep_source=True), FIXED)
-    await destination.close()
+    found = await compared(bench, source, "b.qmp")
     assert (found.refusals, found.findings) == ((), ())
+    await bench.end(first)
     await execute(source, "eject", id=name, force=True)
     second = await bench.launch(source, "c.qmp")
     assert str(other) not in second.plan.command

@@ -64,7 +64,7 @@ async def test_one_that_dies_at_once_is_quoted(bench: Bench) -> None:
     source = await bench.source(*BARE)
     plan = await bench.plan(source, arguments="-device no-such-device")
     error = await assert_fails(bench, plan, "no-such-device")
-    assert error.exit_code == 1
+    assert error.exit_code == (1 if plan.host.is_local else None)  # another host's shell tells it to nobody
     assert "no-such-device" in error.stderr
     assert plan.command == error.command
 
@@ -79,18 +79,25 @@ async def test_one_that_dies_says_no_secret(bench: Bench) -> None:
 async def test_one_that_never_answers_is_ended(bench: Bench) -> None:
     source = await bench.source(*BARE)
     await assert_fails(
-        bench, await bench.plan(source, command="/bin/sleep -m 60"), "ended at once|does not answer", timeout_s=1.0
+        bench,
+        await bench.plan(source, command="/bin/sleep -m 60"),
+        "ended at once|does not answer|can't be started",
+        timeout_s=1.0,
     )
     hanging = bench.folder / "hang"
     hanging.write_text("#!/bin/sh\nexec sleep 60\n")
     hanging.chmod(0o755)
+    if not source.host.is_local:  # another host's program is asked for its version first
+        with pytest.raises(RefusedError, match="takes more than 4 s"):
+            await bench.plan(source, command=str(hanging))
+        return
     await assert_fails(bench, await bench.plan(source, command=str(hanging)), "does not answer", timeout_s=0.5)
 
 
 async def test_one_that_is_cancelled_is_gone(bench: Bench) -> None:
     source = await bench.source(*BARE)
     plan = await bench.plan(source)
-    for delay_s in (0.0, 0.02, 0.08):
+    for delay_s in (0.0, 0.005, 0.01, 0.02, 0.04, 0.08, 0.12, 0.16):
         task = asyncio.create_task(launch(plan))
         await asyncio.sleep(delay_s)
         task.cancel()
@@ -189,8 +196,11 @@ async def test_a_taken_port_is_named_or_left(bench: Bench) -> None:
 
 async def test_a_taken_socket_is_named(bench: Bench) -> None:
     source = await bench.source(*BARE)
-    with pytest.raises(RefusedError, match="somebody listens"):
-        await bench.plan(source, "a.qmp")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(bench.folder / "taken.qmp"))
+        listener.listen()
+        with pytest.raises(RefusedError, match="somebody listens"):
+            await bench.plan(source, "taken.qmp")
     (bench.folder / "file").write_text("precious")
     with pytest.raises(RefusedError, match="no socket"):
         await bench.plan(source, "file")
@@ -341,7 +351,7 @@ async def test_of_two_launches_at_once_one_is_refused(bench: Bench, left_over: b
         await assert_waits(launched[0])
         assert len(_processes_with(str(plans[0].folder))) == 1
         assert await launched[0].end()
-        assert {path.suffix for path in bench.folder.iterdir()} == {".qmp", ".stderr"}
+        assert {path.name for path in bench.folder.iterdir()} <= {"a.qmp", "c.qmp", "a.stderr"}
         plans.reverse()
 
 

@@ -35,15 +35,6 @@ async def moving(request: pytest.FixtureRequest, folder: Path, monkeypatch: pyte
         await pair.stop()
 
 
-@pytest.fixture
-def image(folder: Path) -> Path:
-    """An empty disk of 8 MiB."""
-    path = folder / "plugged.img"
-    with path.open("wb") as file:
-        file.truncate(8 * MiB)
-    return path
-
-
 async def told(pair: Pair, side: str, *commands: tuple[str, dict[str, Any]]) -> list[Any]:
     """Asks a side for something at its second monitor."""
     path = getattr(pair, side).spare_qmp_path
@@ -60,7 +51,7 @@ async def tree(pair: Pair, side: str) -> str:
 
 async def moved(pair: Pair, *, launch: LaunchOptions | None = None) -> livemig.Report:
     """Moves the guest, and sees that it is well."""
-    source, destination = str(pair.source.qmp_path), str(pair.destination.qmp_path)
+    source, destination = pair.source_address, pair.destination_address
     async with livemig.migrate(QUICK, source=source, destination=destination, launch=launch) as migration:
         async for event in migration:
             if isinstance(event, DestinationLaunched):
@@ -70,8 +61,10 @@ async def moved(pair: Pair, *, launch: LaunchOptions | None = None) -> livemig.R
     return migration.report
 
 
-async def test_a_plugged_card_and_disk_move_along_and_on(moving: Pair, image: Path) -> None:
+async def test_a_plugged_card_and_disk_move_along_and_on(moving: Pair) -> None:
     """Into a launched destination, and from there into the next, whose line says it already."""
+    image = moving.shared_folder / "plugged.img"
+    image.write_bytes(bytes(8 * MiB))
     await moving.start()
     await told(
         moving,

@@ -72,15 +72,15 @@ STYLES: dict[str, tuple[str, ...]] = {
     "several monitors": (
         *BARE,
         "-qmp",
-        "unix:{folder}/a.qmp,server,nowait",
+        "unix:{own}/a.qmp,server,nowait",
         "-monitor",
-        "unix:{folder}/a.hmp,server=on,wait=off",
+        "unix:{own}/a.hmp,server=on,wait=off",
         "-chardev",
-        "socket,id=m1,path={folder}/a2.qmp,server=on,wait=off",
+        "socket,id=m1,path={own}/a2.qmp,server=on,wait=off",
         "-mon",
         "chardev=m1,mode=control,pretty=on",
         "-serial",
-        "file:{folder}/serial.log",
+        "file:{own}/serial.log",
     ),
     "memory backend": (*BARE, "-object", "memory-backend-ram,id=m0,size=64M", "-machine", "pc,memory-backend=m0"),
     "NUMA": (
@@ -100,7 +100,7 @@ STYLES: dict[str, tuple[str, ...]] = {
         "1b4e28ba-2fa1-11d2-883f-0016d3cca427",
     ),
     "user network": (*BARE, "-netdev", "user,id=n0,hostfwd=tcp:127.0.0.1:0-:22", "-device", "e1000,netdev=n0"),
-    "daemonized": (*BARE, "-daemonize", "-pidfile", "{folder}/a.pid", "-D", "{folder}/a.log", "-drive", f"file={DISK}"),
+    "daemonized": (*BARE, "-daemonize", "-pidfile", "{own}/a.pid", "-D", "{own}/a.log", "-drive", f"file={DISK}"),
     "VNC": (*BARE[:2], "-S", "-vnc", "127.0.0.1:77", "-device", "VGA"),
     "gdb": (*BARE, "-gdb", "tcp:127.0.0.1:17234"),
     "secret": (*BARE, "-object", "secret,id=s0,data=geheim"),
@@ -121,7 +121,7 @@ CONFIG = """\
   drive = "d0"
 [chardev "serial0"]
   backend = "socket"
-  path = "{folder}/serial"
+  path = "{own}/serial"
   server = "on"
   wait = "off"
 [device]
@@ -134,10 +134,11 @@ CONFIG = """\
 async def test_a_destination_is_launched_from(style: str, bench: Bench) -> None:
     for name in ("a.img", "b,b.img"):
         (bench.folder / name).write_bytes(bytes(2**20))
-    (bench.folder / "a.cfg").write_text(CONFIG.replace("{folder}", str(bench.folder)))
+    config = CONFIG.replace("{folder}", str(bench.folder)).replace("{own}", str(bench.own_folder))
+    (bench.folder / "a.cfg").write_text(config)
     if style == "run-with user":
         need_root()
-        bench.folder.chmod(0o777)
+        bench.open_to_all()
     source = await bench.source(*STYLES[style])
     launched = await bench.launch(source)
     await assert_waits(launched)

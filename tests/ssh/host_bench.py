@@ -8,7 +8,7 @@ from typing import Any
 
 from livemig.engine.host_pool import HostPool
 from livemig.engine.launch_plan import LaunchOptions, LaunchPlan, plan_launch
-from livemig.engine.side import Side
+from livemig.engine.side import Side, SideName
 from livemig.lab.two_hosts import TwoHosts
 from livemig.qemu.address import Address
 from tests.launch.bench import Bench
@@ -22,21 +22,30 @@ class HostBench(Bench):
         self._lab, self._hosts = lab, hosts
 
     async def source(self, *arguments: str, prefix: Sequence[str] = (), **options: Any) -> Side:
-        """Starts a QEMU on host A; what runs there begins in ``/``."""
-        return await super().source(*arguments, prefix=(*self._lab.a.argv(), *prefix), **{"cwd": "/", **options})
+        """Starts a QEMU on host A, in a folder that both hosts have."""
+        begun_in = ("env", f"--chdir={options.pop('cwd', self.folder)}")
+        return await super().source(*arguments, prefix=(*self._lab.a.argv(), *begun_in, *prefix), cwd="/", **options)
 
     async def plan(self, source: Side, qmp: str = "b.qmp", **options: Any) -> LaunchPlan:
-        """Plans the launch of its destination on the other host."""
-        address = Address.parse(f"ssh://B{self.folder}/{qmp}")
+        """Plans the launch of its destination on the host where the source is not."""
+        other = "A" if source.address.login is not None and source.address.login.host == "B" else "B"
+        address = Address.parse(f"ssh://{other}{self.folder}/{qmp}")
         host = await self._hosts.host_of(address)
         return await plan_launch(source, host, address, LaunchOptions.parse(**options))
 
-    def _monitor_path(self, qmp: str) -> Path:
-        return self._lab.a.private_folder / qmp
+    @property
+    def own_folder(self) -> Path:
+        """Host A's; host B has another at the same path."""
+        return self._lab.a.private_folder
 
     def _seen_from_here(self, path: Path) -> Path:
-        return self._lab.a.private_folder_outside / path.name
+        return self._lab.a.private_folder_outside / path.relative_to(self.own_folder)
 
-    async def _side(self, path: Path) -> Side:
-        address = Address.parse(f"ssh://A{path}")
-        return await Side.connect("source", address, await self._hosts.host_of(address))
+    def open_to_all(self) -> None:
+        """Lets any user write into its folders, and into host B's own."""
+        super().open_to_all()
+        self._lab.b.private_folder_outside.chmod(0o777)
+
+    async def _side(self, path: Path, name: SideName, *, launched: bool) -> Side:
+        address = Address.parse(f"ssh://{'B' if launched else 'A'}{path}")
+        return await Side.connect(name, address, await self._hosts.host_of(address))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -23,6 +24,11 @@ class HostPair(Pair):
     def __init__(self, lab: TwoHosts, *, launching: bool = True) -> None:
         super().__init__(lab.a.private_folder_outside, launching=launching)
         self._lab = lab
+
+    @property
+    def shared_folder(self) -> Path:
+        """The one of the lab."""
+        return self._lab.a.shared_folder
 
     @property
     def source_address(self) -> str:

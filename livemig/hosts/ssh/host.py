@@ -292,7 +292,7 @@ class RemoteHost:
         pid = await start(self.link, self.user_id, program, str(stderr_path))
         found = await self.link.run_parts({name: f"cat /proc/{pid}/{name}" for name in ("stat", "status")})
         if found["stat"].status != 0 or found["status"].status != 0:
-            raise OSError(await self.read_end(stderr_path, 2000) or "it ended at once")
+            raise OSError("it ended at once")
         return RemoteProgram(self._held(pid, found["stat"].text, found["status"].text))
 
     async def make_private_folder(self, owner: tuple[int, int] | None, run_id: str) -> str:

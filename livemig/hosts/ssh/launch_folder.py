@@ -17,6 +17,7 @@ _START_TICKS = """
 ticks() { { read -r line </proc/"$1"/stat || return 1; set -- ${line##*) }; echo "${20}"; } 2>/dev/null; }
 """
 """Defines what tells when a process started; it fails for one that has ended."""
+_EXISTS = 3
 
 
 async def read_claim(link: Link, folder: str) -> LaunchClaim | None:
@@ -46,16 +47,18 @@ async def make_folder(link: Link, folder: str, owner: tuple[int, int] | None, ru
         OSError: When it can't be made; nothing is left then.
         HostError: When the host does not answer.
     """
-    made = await link.run(f"umask 077; mkdir {shlex.quote(folder)}")
-    if made.status != 0 and (await link.run(f"[ -e {shlex.quote(folder)} ]")).status == 0:
-        await _make_room(link, folder)
-        made = await link.run(f"umask 077; mkdir {shlex.quote(folder)}")
-    if made.status != 0:
-        raise OSError(f"{link.name}: {made.text}")
     quoted, written = shlex.quote(folder), shlex.quote(f"{folder}/{STDERR_NAME}")
     given = "" if owner is None else f" && chown {owner[0]}:{owner[1]} {quoted} {written}"
     mark = _mark(folder, f'"{run_id or ANONYMOUS} $$ $(ticks $$)"')
-    await must(link, f"{_START_TICKS}umask 077; {{ {mark} && : >{written}{given}; }} || {{ rm -rf {quoted}; false; }}")
+    script = (  # one script: a connection lost between two would leave a folder that nobody may ever remove
+        f"{_START_TICKS}umask 077; mkdir {quoted} || {{ [ -e {quoted} ] && exit {_EXISTS}; exit 1; }}\n"
+        f"{{ {mark} && : >{written}{given}; }} || {{ rm -rf {quoted}; false; }}"
+    )
+    if (made := await link.run(script)).status == _EXISTS:
+        await _make_room(link, folder)
+        made = await link.run(script)
+    if made.status != 0:
+        raise OSError(f"{link.name}: {made.text}")
 
 
 async def release_folder(link: Link, folder: str) -> None:

@@ -30,6 +30,9 @@ _LIMIT_NAMES = {
     9: "as",
 }
 """What util-linux's prlimit calls Linux's limits."""
+_BOUNDED = 'bound=$(command -v timeout) && bound="$bound 4"; $bound'
+"""Put before a command, it ends that within 4 s where the host has `timeout` (coreutils, busybox): a program that says
+nothing would else cost the shell."""
 _MACHINE_OPTIONS = frozenset({"-machine", "--machine", "-M"})
 _VERSION = re.compile(r"version (\d+(?:\.\d+)+)")
 _KVM_ONLY = re.compile(r"(^|,)(accel=)?kvm($|,)")
@@ -42,8 +45,8 @@ async def why_no_start(link: Link, host: str, user_id: int, program: Program) ->
         {
             "folder": f"cd {_q(surroundings.cwd)}",
             "executable": f"[ -x {_q(program.executable)} ]",
-            "version": f"{_q(program.executable)} --version",
-            "machines": f"{_q(program.executable)} -machine help",
+            "version": f"{_BOUNDED} {_q(program.executable)} --version",
+            "machines": f"{_BOUNDED} {_q(program.executable)} -machine help",
             "setsid": "command -v setsid",
             "setpriv": "command -v setpriv",
             "kvm": "[ -c /dev/kvm ]",
@@ -55,7 +58,10 @@ async def why_no_start(link: Link, host: str, user_id: int, program: Program) ->
     if found["executable"].status != 0:
         reasons.append(f"{host} has no program {program.executable}: install that QEMU there, or give --dst-command")
     elif found["version"].status != 0:
-        reasons.append(f"{program.executable} does not start at {host} (`--version` fails): see what it says there")
+        reasons.append(
+            f"{program.executable} does not start at {host} (`--version` fails, or takes more than 4 s): see what it "
+            "says there"
+        )
     else:
         reasons += _why_no_machine(host, program, found["version"].text, found["machines"].text)
     if found["setsid"].status != 0:

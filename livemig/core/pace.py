@@ -3,7 +3,8 @@
 A guest that writes in bursts dirties much in one short period and nothing in the next, and about the same in each long
 one. So the variance among repeats of a period, beyond what the measurement explains, and how it falls with the period,
 tell both: of a pace that is an Ornstein-Uhlenbeck process with deviation s and time t, the mean over a period T has the
-variance s^2 g(T/t) with g(x) = 2/x (1 - (1 - exp(-x))/x).
+variance s^2 g(T/t) with g(x) = 2/x (1 - (1 - exp(-x))/x). Where bursts come at even intervals (`livemig.core.bursts`)
+the pace goes with them: one that wanders would linger in a trough for longer than there is one.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from livemig.core.bursts import Wave, interval_of
 from livemig.core.dirty_sample import DirtySample
 
 Array = NDArray[np.float64]
@@ -37,6 +39,8 @@ NOISE_VARIANCE = 0.02**2
 """Of a pace that wavers less than this nothing is known but that."""
 BURSTS_DEVIATION = 0.35
 """Above it the guest writes in bursts, and no bell curve describes it."""
+DRIFT = 0.1
+"""How far bursts that come at even intervals get out of step in one interval, as a share of it."""
 NORMAL_QUANTILES = np.array([NormalDist().inv_cdf((rank + 0.5) / 32) for rank in range(32)])
 
 
@@ -45,20 +49,50 @@ class Pace(NamedTuple):
 
     Attributes:
         deviation: Its relative standard deviation.
-        time_s: How long it stays much the same.
+        time_s: How long it stays much the same; from burst to burst where they come at even intervals.
         levels: What it is, over its mean, in ascending order and each as often: of a guest that writes in bursts. Empty
             where it is about log-normal.
+        regular: Whether bursts come at even intervals.
     """
 
     deviation: float
     time_s: float
     levels: tuple[float, ...] = ()
+    regular: bool = False
 
     def quantiles(self) -> Array:
         """Returns what the pace is over its mean, in ascending order and each as often."""
         if self.levels:
             return np.array(self.levels)
         return np.asarray(np.exp(self.deviation * NORMAL_QUANTILES - self.deviation**2 / 2), dtype=float)
+
+
+class Walk:
+    """Where in its pace the guest of each of many particles is, as time goes on."""
+
+    def __init__(self, pace: Pace, count: int, generator: np.random.Generator) -> None:
+        """Begins anywhere: each in a phase of its own."""
+        self._pace, self._generator = pace, generator
+        self._wave = Wave(pace.levels, pace.time_s) if pace.regular else None
+        self._levels = pace.quantiles()
+        if self._wave is None:
+            self._phases = generator.standard_normal(count)
+        else:
+            self._phases = generator.permutation((np.arange(count) + generator.random(count)) / count)
+
+    def passed(self, passed_s: Array) -> Array:
+        """Takes that so much time went by; returns how much that was of each guest's own, in which its pace is even."""
+        moved = self._generator.standard_normal(len(passed_s))
+        if self._wave is not None:
+            before_s, turns = self._wave.guest_time_s(self._phases), passed_s / self._wave.interval_s
+            self._phases = self._phases + np.maximum(turns + DRIFT * np.sqrt(turns) * moved, 0.0)
+            return self._wave.guest_time_s(self._phases) - before_s
+        kept = np.exp(-passed_s / self._pace.time_s)  # an Ornstein-Uhlenbeck process
+        self._phases = np.asarray(kept * self._phases + np.sqrt(1.0 - kept**2) * moved, dtype=float)
+        ranks = uniform(self._phases) * len(self._levels) - 0.5
+        levels = np.interp(ranks, np.arange(len(self._levels)), self._levels)
+        pace = 1.0 + (levels - 1.0) * np.sqrt(averaging(passed_s / self._pace.time_s))
+        return np.asarray(passed_s * pace, dtype=float)
 
 
 class _Repeats(NamedTuple):
@@ -90,10 +124,17 @@ def wavering(samples: Sequence[DirtySample], pace: Pace) -> list[DirtySample]:
     for sample in samples:
         period_s = float(np.dot(sample.periods_s, sample.weights))
         mean_pages = float((means * np.minimum(1.0, period_s / periods_s)).max())  # D rises, and is concave
-        share = pace.deviation * float(averaging(np.array(period_s / pace.time_s)))
+        share = pace.deviation * _averaged(pace, period_s)
         deviation_pages = float(np.hypot(sample.deviation_pages, share * mean_pages))
         found.append(msgspec.structs.replace(sample, deviation_pages=deviation_pages))
     return found
+
+
+def _averaged(pace: Pace, period_s: float) -> float:
+    """What of the pace's deviation its mean over a period has; for one that wanders the variance's share is taken."""
+    if pace.regular:
+        return float(np.sqrt(Wave(pace.levels, pace.time_s).averaging(period_s)))
+    return float(averaging(np.array(period_s / pace.time_s)))
 
 
 def uniform(normal: Array) -> Array:
@@ -103,8 +144,13 @@ def uniform(normal: Array) -> Array:
 
 
 def pace_of(samples: Sequence[DirtySample]) -> Pace | None:
-    """Returns how the pace wavers, as far as repeated samples show; None when too little was measured twice."""
-    found = [one for one in map(_repeats, _by_period(samples)) if one is not None]
+    """Returns how the pace wavers, as far as repeated samples show; None when too little was measured twice.
+
+    Args:
+        samples: In the order in which they were taken.
+    """
+    repeats = _by_period(samples)
+    found = [one for one in map(_repeats, repeats) if one is not None]
     usable = [(one, slope) for one, slope in zip(found, _elasticities(found), strict=True) if slope > ELASTICITY_LEAST]
     usable = [(one, slope) for one, slope in usable if one.freedom >= REPEATS_LEAST_COUNT - 1]
     if not usable:
@@ -122,7 +168,11 @@ def pace_of(samples: Sequence[DirtySample]) -> Pace | None:
     deviation = float(np.sqrt(variances[best]))
     if deviation < NOISE_VARIANCE**0.5:
         return Pace(deviation, TIME_UNKNOWN_S)
-    return Pace(deviation, time_s, usable[0][0].levels if deviation > BURSTS_DEVIATION else ())
+    if deviation <= BURSTS_DEVIATION:
+        return Pace(deviation, time_s)
+    levels = usable[0][0].levels
+    interval_s = interval_of(samples, repeats, levels)
+    return Pace(deviation, interval_s or time_s, levels, regular=interval_s is not None)
 
 
 def _by_period(samples: Sequence[DirtySample]) -> list[list[DirtySample]]:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from livemig.core.dirty_curve import CurveTable
 from livemig.core.foreseen_probe import REACTION_S, Foreseen, Probing
-from livemig.core.pace import Pace, averaging, uniform
+from livemig.core.pace import Pace, Walk
 from livemig.core.probe_slot import SAFE_RATIO, SLOT_S
 
 Array = NDArray[np.float64]
@@ -138,8 +138,7 @@ def roll(start: Particles, course: Course, generator: np.random.Generator) -> Ro
     count = len(start.slot_s)
     slots = _Slots(course)
     slot = slots.at(state)
-    levels = course.pace.quantiles()
-    phase = generator.standard_normal(count)
+    walk = Walk(course.pace, count, generator)
     going = np.ones(count, dtype=bool)
     converged = np.zeros(count, dtype=bool)
     syncs = np.zeros(count)
@@ -163,14 +162,12 @@ def roll(start: Particles, course: Course, generator: np.random.Generator) -> Ro
         slots_s = ended * (slot.length_s + SLOT_LATE_S) - np.where(ended > 0, state.short_s, 0.0)
         slot_s = state.slot_s + np.maximum(slots_s, np.where(ended > 0, state.used_s + spent_s - used_s, 0.0))
         passed_s = np.where(going, slot_s + used_s + SYNC_S - now_s, 0.0)
-        phase = _next_phase(phase, passed_s, course, generator)
-        pace = 1.0 + (_level(levels, phase) - 1.0) * np.sqrt(averaging(passed_s / course.pace.time_s))
         state = walked._replace(
             slot_s=slot_s,
             short_s=np.where(ended > 0, 0.0, state.short_s),
             used_pages=used,
             used_s=used_s,
-            guest_time_s=state.guest_time_s + passed_s * pace,
+            guest_time_s=state.guest_time_s + walk.passed(passed_s),
             sent_bytes=state.sent_bytes + spent * PAGE_SENT_BYTES,
         )
         steady, slot = slot.steady, slots.at(state)
@@ -358,15 +355,3 @@ def _walk(state: Particles, ahead: _Ahead, spent: Array) -> tuple[Particles, Arr
 def _within_1(shares: Array) -> Array:
     """As `np.clip` does, which takes longer for so few."""
     return np.minimum(np.maximum(shares, 0.0), 1.0)
-
-
-def _next_phase(phase: Array, passed_s: Array, course: Course, generator: np.random.Generator) -> Array:
-    """The guest's phase a while later, as a standard normal number: an Ornstein-Uhlenbeck process."""
-    kept = np.exp(-passed_s / course.pace.time_s)
-    return np.asarray(kept * phase + np.sqrt(1.0 - kept**2) * generator.standard_normal(len(phase)), dtype=float)
-
-
-def _level(levels: Array, phase: Array) -> Array:
-    """The guest's pace over its mean, in a phase."""
-    ranks = uniform(phase) * len(levels) - 0.5
-    return np.asarray(np.interp(ranks, np.arange(len(levels)), levels), dtype=float)

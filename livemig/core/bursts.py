@@ -16,6 +16,7 @@ from livemig.core.dirty_sample import DirtySample
 Array = NDArray[np.float64]
 
 INTERVALS_S = np.geomspace(0.1, 12.8, 64)
+FINER = np.geomspace(0.93, 1.07, 29)
 SHORT_S = 0.12
 """Samples of a longer period may see a burst and a pause in one."""
 REPEATS_LEAST_COUNT = 4
@@ -59,6 +60,11 @@ class Wave:
         written_s = self.guest_time_s(phases + period_s / self.interval_s) - self.guest_time_s(phases)
         return float((written_s / period_s).var() / max(float(self._rates.var()), LEVEL_LEAST))
 
+    def deviations(self, phases: Array) -> Array:
+        """Returns how far the pace is above its mean at each phase."""
+        places = ((phases - np.floor(phases)) * len(self._rates)).astype(np.intp)
+        return np.asarray(self._rates.take(places, mode="clip") - 1.0, dtype=float)
+
     def likeness(self, spans_s: Array) -> Array:
         """Returns the correlation of the pace with itself so much later."""
         deviations = self._rates - 1.0
@@ -78,34 +84,61 @@ def interval_of(
         repeats: Those of one period each.
         levels: What the pace is, over its mean, in ascending order and each as often.
     """
-    spans_s, products = _pairs(samples, repeats)
+    middles_s, scores = _scored(samples, repeats)
+    before, after = np.triu_indices(len(scores), 1)
+    spans_s, products = middles_s[after] - middles_s[before], scores[before] * scores[after]
+    near = spans_s < SPAN_MOST_S
+    spans_s, products = spans_s[near], products[near]
     if not spans_s.size:
         return None
-    wave = Wave(levels, 1.0)
-    turns = spans_s / INTERVALS_S[:, None]
-    coming_again = wave.likeness(turns) * np.exp(-turns / KEPT_INTERVALS)
-    wandering = np.exp(-turns)
-    unexplained, unexplained_wandering = (
-        ((products - one) ** 2).mean(axis=1) / max(float((products**2).mean()), 1e-9)
-        for one in (coming_again, wandering)
-    )
-    gain = min(1.0 - EXPLAINED_LEAST, unexplained_wandering.min() - GAIN_LEAST) - unexplained.min()
-    return float(INTERVALS_S[unexplained.argmin()]) if gain > 0 else None
+    unexplained = _unexplained(spans_s, products, levels, INTERVALS_S)
+    wandering = ((products - np.exp(-spans_s / INTERVALS_S[:, None])) ** 2).mean(axis=1)
+    unexplained_wandering = wandering / max(float((products**2).mean()), 1e-9)
+    if unexplained.min() > min(1.0 - EXPLAINED_LEAST, unexplained_wandering.min() - GAIN_LEAST):
+        return None
+    near_s = INTERVALS_S[unexplained.argmin()] * FINER
+    return float(near_s[_unexplained(spans_s, products, levels, near_s).argmin()])
 
 
-def _pairs(samples: Sequence[DirtySample], repeats: Sequence[Sequence[DirtySample]]) -> tuple[Array, Array]:
-    """How long after one another two samples were taken, and the product of their standard scores; of near pairs."""
+def since_trough_s(
+    samples: Sequence[DirtySample], repeats: Sequence[Sequence[DirtySample]], wave: Wave, after_s: float
+) -> float:
+    """Returns how long a trough is past, so long after the last sample ended.
+
+    Args:
+        samples: In the order in which they were taken.
+        repeats: Those of one period each.
+        wave: How the pace goes.
+        after_s: How long after.
+    """
+    middles_s, scores = _scored(samples, repeats)
+    ago = (middles_s - _ends_s(samples)[-1]) / wave.interval_s
+    phases = np.arange(PHASE_COUNT) / PHASE_COUNT
+    match = wave.deviations(ago + phases[:, None]) @ (scores * np.exp(ago / KEPT_INTERVALS))
+    return float(phases[match.argmax()] * wave.interval_s + after_s)
+
+
+def _unexplained(spans_s: Array, products: Array, levels: Sequence[float], intervals_s: Array) -> Array:
+    """What of the products a wave of each interval leaves unexplained, as a share."""
+    turns = spans_s / intervals_s[:, None]
+    expected = Wave(levels, 1.0).likeness(turns) * np.exp(-turns / KEPT_INTERVALS)
+    return np.asarray(((products - expected) ** 2).mean(axis=1) / max(float((products**2).mean()), 1e-9), dtype=float)
+
+
+def _ends_s(samples: Sequence[DirtySample]) -> Array:
+    """When each ended, as far as the time that each took tells."""
+    return np.cumsum([sample.periods_s[0] + BETWEEN_SAMPLES_S for sample in samples]) - BETWEEN_SAMPLES_S
+
+
+def _scored(samples: Sequence[DirtySample], repeats: Sequence[Sequence[DirtySample]]) -> tuple[Array, Array]:
+    """The middle of each short sample that was taken often, in seconds, and its standard score among its like."""
     lengths_s = np.array([sample.periods_s[0] for sample in samples])
     pages = np.array([sample.dirtied_pages for sample in samples])
-    middles_s = np.cumsum(lengths_s + BETWEEN_SAMPLES_S) - lengths_s / 2
     scores = np.full(len(samples), np.nan)
     for group in repeats:
         least_s, most_s = group[0].periods_s[0], group[-1].periods_s[0]
         if most_s <= SHORT_S and len(group) >= REPEATS_LEAST_COUNT:
             which = (lengths_s >= least_s) & (lengths_s <= most_s)
             scores[which] = (pages[which] - pages[which].mean()) / max(float(pages[which].std()), 1e-9)
-    (known,) = np.nonzero(~np.isnan(scores))
-    before, after = (known[places] for places in np.triu_indices(len(known), 1))
-    spans_s = middles_s[after] - middles_s[before]
-    near = spans_s < SPAN_MOST_S
-    return spans_s[near], (scores[before] * scores[after])[near]
+    known = ~np.isnan(scores)
+    return (_ends_s(samples) - lengths_s / 2)[known], scores[known]

@@ -80,6 +80,7 @@ class Forecaster:
         memory_bytes: int,
         touched_shares: Sequence[float] = (),
         samples: Sequence[DirtySample] = (),
+        sampled_before_s: float | None = None,
         past: Sequence[PastMigration] = (),
         guest: str = "",
         hosts: str = "",
@@ -94,7 +95,7 @@ class Forecaster:
         self._touched_pages = _written_pages(np.clip(shares, 0.0, 1.0) * self._page_count / SEGMENT_COUNT)
         self._samples = list(samples)
         self._sampled_count = len(samples)
-        self._pace = _pace(samples)
+        self._pace = _pace(samples, sampled_before_s)
         own = [one for one in past if one.guest == guest][:PAST_CURVES_COUNT]
         self._prior = [sample for one in own for sample in one.samples]
         self._past, self._hosts = tuple(past), hosts
@@ -122,6 +123,7 @@ class Forecaster:
             memory_bytes=memory_bytes,
             touched_shares=known.touched_shares,
             samples=known.samples,
+            sampled_before_s=known.sampled_before_s,
             past=known.past,
             guest=known.guest,
             hosts=known.hosts,
@@ -385,9 +387,9 @@ def _written_pages(touched_pages: Array) -> Array:
     return np.asarray(np.maximum(touched_pages - np.where(ends, HUGE_PAGES / 2, 0.0), 0.0), dtype=float)
 
 
-def _pace(samples: Sequence[DirtySample]) -> Pace:
+def _pace(samples: Sequence[DirtySample], sampled_before_s: float | None) -> Pace:
     """How the guest's pace wavers by the samples, or may."""
     if not samples:
         return Pace(PHASE_DEVIATION_UNKNOWN, TIME_UNKNOWN_S)
-    found = pace_of(samples) or Pace(PHASE_DEVIATION_SAMPLED, TIME_UNKNOWN_S)
+    found = pace_of(samples, sampled_before_s) or Pace(PHASE_DEVIATION_SAMPLED, TIME_UNKNOWN_S)
     return found._replace(deviation=max(found.deviation, PHASE_DEVIATION_SAMPLED))

@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from livemig.core.bursts import Wave, interval_of
+from livemig.core.bursts import Wave, interval_of, since_trough_s
 from livemig.core.dirty_sample import DirtySample
 
 Array = NDArray[np.float64]
@@ -41,6 +41,10 @@ BURSTS_DEVIATION = 0.35
 """Above it the guest writes in bursts, and no bell curve describes it."""
 DRIFT = 0.1
 """How far bursts that come at even intervals get out of step in one interval, as a share of it."""
+INTERVAL_DEVIATION = 0.01
+"""Relative, of what is known of the interval."""
+PHASE_DEVIATION = 0.05
+"""Of where in its interval the guest is, as far as the samples tell."""
 NORMAL_QUANTILES = np.array([NormalDist().inv_cdf((rank + 0.5) / 32) for rank in range(32)])
 
 
@@ -53,12 +57,14 @@ class Pace(NamedTuple):
         levels: What it is, over its mean, in ascending order and each as often: of a guest that writes in bursts. Empty
             where it is about log-normal.
         regular: Whether bursts come at even intervals.
+        since_trough_s: How long a trough is past as the guest begins to move; None where that isn't known.
     """
 
     deviation: float
     time_s: float
     levels: tuple[float, ...] = ()
     regular: bool = False
+    since_trough_s: float | None = None
 
     def quantiles(self) -> Array:
         """Returns what the pace is over its mean, in ascending order and each as often."""
@@ -70,13 +76,19 @@ class Pace(NamedTuple):
 class Walk:
     """Where in its pace the guest of each of many particles is, as time goes on."""
 
-    def __init__(self, pace: Pace, count: int, generator: np.random.Generator) -> None:
-        """Begins anywhere: each in a phase of its own."""
+    def __init__(self, pace: Pace, begun_s: Array, generator: np.random.Generator) -> None:
+        """Begins where the guest may be; so long after ``migrate``, shape (M,)."""
+        count = len(begun_s)
         self._pace, self._generator = pace, generator
         self._wave = Wave(pace.levels, pace.time_s) if pace.regular else None
         self._levels = pace.quantiles()
         if self._wave is None:
             self._phases = generator.standard_normal(count)
+        elif pace.since_trough_s is not None:
+            turns = begun_s / self._wave.interval_s
+            deviations = np.sqrt(PHASE_DEVIATION**2 + DRIFT**2 * turns + (INTERVAL_DEVIATION * turns) ** 2)
+            begun = pace.since_trough_s / self._wave.interval_s
+            self._phases = begun + turns + deviations * generator.standard_normal(count)
         else:
             self._phases = generator.permutation((np.arange(count) + generator.random(count)) / count)
 
@@ -143,11 +155,12 @@ def uniform(normal: Array) -> Array:
     return np.asarray(1.0 / (1.0 + np.exp(-(1.5976 * bounded + 0.07056 * bounded**3))), dtype=float)
 
 
-def pace_of(samples: Sequence[DirtySample]) -> Pace | None:
+def pace_of(samples: Sequence[DirtySample], ended_before_s: float | None = None) -> Pace | None:
     """Returns how the pace wavers, as far as repeated samples show; None when too little was measured twice.
 
     Args:
         samples: In the order in which they were taken.
+        ended_before_s: How long before ``migrate`` the last one ended.
     """
     repeats = _by_period(samples)
     found = [one for one in map(_repeats, repeats) if one is not None]
@@ -172,7 +185,12 @@ def pace_of(samples: Sequence[DirtySample]) -> Pace | None:
         return Pace(deviation, time_s)
     levels = usable[0][0].levels
     interval_s = interval_of(samples, repeats, levels)
-    return Pace(deviation, interval_s or time_s, levels, regular=interval_s is not None)
+    if interval_s is None:
+        return Pace(deviation, time_s, levels)
+    past_s = None
+    if ended_before_s is not None:
+        past_s = since_trough_s(samples, repeats, Wave(levels, interval_s), ended_before_s)
+    return Pace(deviation, interval_s, levels, regular=True, since_trough_s=past_s)
 
 
 def _by_period(samples: Sequence[DirtySample]) -> list[list[DirtySample]]:

@@ -138,7 +138,7 @@ def roll(start: Particles, course: Course, generator: np.random.Generator) -> Ro
     count = len(start.slot_s)
     slots = _Slots(course)
     slot = slots.at(state)
-    walk = Walk(course.pace, count, generator)
+    walk = Walk(course.pace, state.slot_s + state.used_s, generator)
     going = np.ones(count, dtype=bool)
     converged = np.zeros(count, dtype=bool)
     syncs = np.zeros(count)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import platform
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -60,6 +61,7 @@ class Foresight:
         self._plan, self._source, self._destination = plan, source, destination
         self._history = History(state_folder())
         self._given: Sampling | None = None
+        self._sampled_at_s: float | None = None
         self._guest = self._hosts = ""
 
     async def remember(self) -> None:
@@ -107,9 +109,16 @@ class Foresight:
                 touched_bytes=self._touched_bytes(),
                 tell=tell,
             )
+            self._sampled_at_s = time.monotonic()
         self.notes += found.notes
         self.sampled_s = found.duration_s
         self.known = msgspec.structs.replace(self.known, samples=found.samples)
+
+    def known_now(self) -> Foreknowledge:
+        """Returns what was gathered, for a migration that begins now."""
+        if self._sampled_at_s is None:
+            return self.known
+        return msgspec.structs.replace(self.known, sampled_before_s=time.monotonic() - self._sampled_at_s)
 
     async def keep(
         self, report: Report, *, switchover_sent_bytes: int | None, throughput_bytes_s: float | None

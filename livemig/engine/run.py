@@ -169,7 +169,7 @@ class Run:
         if parameters.get("avail-switchover-bandwidth"):  # else QEMU would reckon the limit with somebody else's figure
             await self._source.settings.set_switchover_bandwidth(None)
         first = self.live.begin(
-            self._source.facts.memory_bytes, self._foresight.known, takes_switchover_bandwidth=takes_bandwidth
+            self._source.facts.memory_bytes, self._foresight.known_now(), takes_switchover_bandwidth=takes_bandwidth
         )
         for action in first:
             await self.live.apply(action)

@@ -39,6 +39,16 @@ def sampled(on_s, *, rate_pages_s: float = 20000.0, most_pages: float = 1e9, see
     return found
 
 
+def ended_s(seed: int = 1) -> float:
+    """When on the guest's clock the last of `sampled` ended."""
+    generator = np.random.default_rng(seed)
+    begin_s = generator.uniform(0, 10)
+    for period_s in sampling_periods(15.0):
+        generator.standard_normal()
+        begin_s += period_s + generator.uniform(0.8, 1.2) * BETWEEN_SAMPLES_S
+    return float(begin_s)
+
+
 def in_bursts(interval_s: float, duty: float = 0.5):
     """Writes in that share of each interval."""
 
@@ -65,6 +75,35 @@ def test_how_often_they_come_is_told(interval_s, duty):
     assert found is not None
     assert found.regular
     assert found.time_s == pytest.approx(interval_s, rel=0.1)
+
+
+@pytest.mark.parametrize("interval_s", [1.0, 2.0])
+@pytest.mark.parametrize("after_s", [0.0, 0.3, 0.9])
+@pytest.mark.parametrize("seed", range(4))
+def test_where_in_its_interval_the_guest_is_is_told(interval_s, after_s, seed):
+    """So long after the last sample: the middle of its burst is half an interval after its trough's."""
+    found = pace_of(sampled(in_bursts(interval_s), seed=seed), after_s)
+    assert found is not None
+    assert found.since_trough_s is not None
+    since_burst = ((ended_s(seed) + after_s) / interval_s) % 1.0  # a burst begins a quarter after the trough
+    off = (found.since_trough_s / interval_s - 0.25 - since_burst + 0.5) % 1.0 - 0.5
+    assert abs(off) < 0.12
+
+
+def test_without_a_time_it_is_not_told():
+    """A plan is not carried out at once, and who knows when."""
+    found = pace_of(sampled(in_bursts(2.0)))
+    assert found is not None
+    assert found.since_trough_s is None
+
+
+def test_a_walk_begins_where_the_guest_is():
+    """In the midst of a pause nothing is written at first; many intervals later nobody knows."""
+    pace = Pace(1.0, 2.0, SQUARE, regular=True, since_trough_s=0.0)
+    at_once = Walk(pace, np.zeros(64), np.random.default_rng(1)).passed(np.full(64, 0.1))
+    later = Walk(pace, np.full(64, 400.0), np.random.default_rng(1)).passed(np.full(64, 0.1))
+    assert np.all(at_once < 0.01)
+    assert later.mean() == pytest.approx(0.1, rel=0.3)
 
 
 def test_it_is_told_of_a_small_set_too():
@@ -105,7 +144,7 @@ def test_a_wave_has_its_mean_and_comes_again():
 @pytest.mark.parametrize("pace", [Pace(1.0, 0.5, SQUARE, regular=True), Pace(1.0, 0.5, SQUARE), Pace(0.2, 0.5)])
 def test_a_walk_keeps_the_mean(pace):
     """Over many particles and a long time, in steps of any length; it never goes back."""
-    walk, generator = Walk(pace, 64, np.random.default_rng(1)), np.random.default_rng(2)
+    walk, generator = Walk(pace, np.zeros(64), np.random.default_rng(1)), np.random.default_rng(2)
     passed_s = written_s = np.zeros(64)
     for _ in range(200):
         step_s = generator.uniform(0.0, 0.4, 64)
@@ -119,7 +158,7 @@ def test_no_trough_lasts_longer_than_there_is_one():
     """At even intervals; one that wanders lingers."""
     longest_s = []
     for regular in (True, False):
-        walk = Walk(Pace(1.0, 1.0, SQUARE, regular=regular), 64, np.random.default_rng(1))
+        walk = Walk(Pace(1.0, 1.0, SQUARE, regular=regular), np.zeros(64), np.random.default_rng(1))
         still_s, longest = np.zeros(64), 0.0
         for _ in range(1000):
             still_s = np.where(walk.passed(np.full(64, 0.02)) < 1e-4, still_s + 0.02, 0.0)

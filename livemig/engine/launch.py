@@ -68,8 +68,7 @@ class Launched:
             gone, reason = await self.end(), "its end could not be seen"
         except HostError as error:
             gone, reason = False, str(error)
-        words = f"what was launched at {self.address} may still be there ({reason}): `livemig recover {self._run_id}`"
-        return [] if gone else [words]
+        return [] if gone else [_may_be_left(self.plan, self._run_id, reason)]
 
     async def release_folder(self) -> None:
         """Lets other livemigs look for a QEMU at its address again: it is locked by now. Raises nothing."""
@@ -123,19 +122,25 @@ async def _begun(plan: LaunchPlan, run_id: str, left: list[str] | None) -> Launc
     try:
         return await asyncio.shield(beginning)
     except asyncio.CancelledError:
-        found = await asyncio.shield(_taken_back(beginning))
+        found = await asyncio.shield(_taken_back(beginning, plan, run_id))
         if left is not None:
             left += found
         raise
 
 
-async def _taken_back(beginning: asyncio.Future[Launched]) -> list[str]:
-    """Ends what was begun once it has; returns what may be left of it."""
+async def _taken_back(beginning: asyncio.Future[Launched], plan: LaunchPlan, run_id: str) -> list[str]:
+    """Ends what was begun once it has; returns what may be left of it, one line each."""
     try:
         launched = await beginning
+    except HostError as error:
+        return [_may_be_left(plan, run_id, str(error))]
     except LivemigError:
-        return []  # it took back what it could, and nobody waits for the reason any more
+        return []  # it was taken back, and nobody waits for the reason any more
     return await launched.end_or_say()
+
+
+def _may_be_left(plan: LaunchPlan, run_id: str, reason: str) -> str:
+    return f"what was launched at {plan.address} may still be there ({reason}): `livemig recover {run_id}`"
 
 
 async def _begin(plan: LaunchPlan, run_id: str) -> Launched:

@@ -8,11 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from livemig.engine.host_pool import HostPool
-from tests.lab.fixtures import reachable_lab
 from tests.launch.bench import QEMU, Bench
 from tests.launch.leftovers import end_stale, own_folder
-from tests.ssh.host_bench import HostBench
+from tests.ssh.host_bench import host_bench
 
 OF_THIS_MACHINE = frozenset(
     (
@@ -68,12 +66,8 @@ async def bench(request: pytest.FixtureRequest, folder: Path, monkeypatch: pytes
     """Starts and launches QEMUs."""
     assert shutil.which(QEMU), f"{QEMU} is not installed"
     if request.config.getoption("two_hosts"):
-        async with reachable_lab(monkeypatch) as lab, HostPool() as hosts:
-            made = HostBench(lab, hosts)
-            try:
-                yield made
-            finally:
-                await made.close()
+        async with host_bench(monkeypatch) as made:
+            yield made
         return
     bench = Bench(folder)
     try:

@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from livemig.engine.host_pool import HostPool
 from livemig.engine.launch_plan import LaunchOptions, LaunchPlan, plan_launch
 from livemig.engine.side import Side, SideName
 from livemig.lab.two_hosts import TwoHosts
 from livemig.qemu.address import Address
+from tests.lab.fixtures import reachable_lab
 from tests.launch.bench import Bench
+
+
+@asynccontextmanager
+async def host_bench(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[HostBench]:
+    """Makes the lab, and a bench of it; whatever was started on it is ended."""
+    async with reachable_lab(monkeypatch) as lab, HostPool() as hosts:
+        made = HostBench(lab, hosts)
+        try:
+            yield made
+        finally:
+            await made.close()
 
 
 class HostBench(Bench):

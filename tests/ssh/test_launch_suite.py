@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
-from livemig.engine.host_pool import HostPool
-from tests.lab.fixtures import reachable_lab
 from tests.launch.bench import Bench
 from tests.launch.test_changed_since_start import (
+    image,
     test_a_snapshot_that_was_taken_is_the_disk,
     test_two_files_for_one_disk_are_refused,
     test_what_was_plugged_in_moves_on_and_on,
@@ -22,9 +20,10 @@ from tests.launch.test_failures import (
     test_one_that_never_answers_is_ended,
 )
 from tests.launch.test_surroundings import test_it_runs_as_its_sources_user
-from tests.ssh.host_bench import HostBench
+from tests.ssh.host_bench import host_bench
 
 __all__ = [
+    "image",
     "test_a_snapshot_that_was_taken_is_the_disk",
     "test_it_runs_as_its_sources_user",
     "test_of_two_launches_at_once_one_is_refused",
@@ -41,17 +40,5 @@ pytestmark = pytest.mark.qemu
 @pytest.fixture
 async def bench(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Bench]:
     """Starts sources on host A, and launches from them on host B."""
-    async with reachable_lab(monkeypatch) as lab, HostPool() as hosts:
-        made = HostBench(lab, hosts)
-        try:
-            yield made
-        finally:
-            await made.close()
-
-
-@pytest.fixture
-def image(bench: Bench) -> Path:
-    """An empty disk of 8 MiB, in the folder that both hosts share."""
-    path = bench.folder / "plugged.img"
-    path.write_bytes(bytes(8 * 2**20))
-    return path
+    async with host_bench(monkeypatch) as made:
+        yield made

@@ -16,7 +16,15 @@ from pathlib import Path
 import pytest
 
 import livemig
-from livemig.core.errors import CommandError, CommandLineError, ConnectError, LaunchError, PlanError, RefusedError
+from livemig.core.errors import (
+    CommandError,
+    CommandLineError,
+    ConnectError,
+    HostError,
+    LaunchError,
+    PlanError,
+    RefusedError,
+)
 from livemig.core.status import RunState
 from livemig.engine import connect
 from livemig.engine.host_pool import HostPool
@@ -106,6 +114,28 @@ async def test_one_that_is_cancelled_is_gone(bench: Bench) -> None:
         assert not plan.folder.exists()
         assert not plan.qmp_path.exists()
         assert not _processes_with(str(plan.spare_path))
+
+
+async def test_a_cancel_while_the_host_is_lost_says_what_may_be_left(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether the program was started nobody knows: that is not silence."""
+    plan = await bench.plan(await bench.source(*BARE))
+    left: list[str] = []
+
+    async def lost(*_: object) -> None:
+        await asyncio.sleep(0.2)
+        raise HostError("no answer within 10 s", host="b")
+
+    monkeypatch.setattr(type(plan.host), "start", lost)
+    task = asyncio.create_task(launch(plan, run_id="0000000a", left=left))
+    await asyncio.sleep(0.1)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    (line,) = left
+    assert "no answer within 10 s" in line
+    assert "livemig recover 0000000a" in line
 
 
 async def test_a_missing_image_is_named(bench: Bench) -> None:
